@@ -1,0 +1,1 @@
+"""SKE-Learn: the method (knowledge first, then reasoning) and its adapters to the evaluation harnesses."""
