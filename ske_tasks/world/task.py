@@ -1,0 +1,70 @@
+"""The lm-eval tasks `ske_world` (test people) and `ske_world_dev` (development people).
+
+    lm_eval --model ske_explicit --tasks ske_world_dev
+
+Prompts and settings are chosen on `ske_world_dev` only. The questions are made here, nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+
+from ske_models.pipeline import Answer
+from ske_tasks.world import default_world, oracle, questions
+
+# How many questions of each kind. Changing them changes the task's version.
+SIZES = {
+    "test": dict(one_hop=350, two_hop=500, three_hop=500, four_hop=400, multiple_choice=400, comparison=350),
+    "dev": dict(one_hop=120, two_hop=180, three_hop=180, four_hop=140, multiple_choice=140, comparison=120),
+}
+MULTI_HOP = ("two_hop", "three_hop", "four_hop")
+
+
+def load_test(**_: Any) -> dict[str, datasets.Dataset]:
+    """2,500 distinct questions about the 100 test people."""
+    return _load("test")
+
+
+def load_dev(**_: Any) -> dict[str, datasets.Dataset]:
+    """880 distinct questions about the 40 development people."""
+    return _load("dev")
+
+
+def _load(split: str) -> dict[str, datasets.Dataset]:
+    rows = questions.sample(default_world(), split, SIZES[split], seed=0)
+    return {"test": datasets.Dataset.from_list([to_doc(row) for row in rows])}
+
+
+def to_doc(row: questions.Question) -> dict[str, Any]:
+    """A question as a task's doc. `knowledge`: the true needed facts, for analysis; no prompt shows it."""
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "hops": row.hops,
+        "chain": list(row.chain),
+        "template": row.template,
+        "people": list(row.people),
+        "question": row.stem,
+        "options": list(row.options),
+        "gold": row.gold,
+        "knowledge": row.knowledge,
+        "ske_question": row.question,
+        "ske_ending": "",
+    }
+
+
+def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """`acc`, `acc_<kind>` of the doc's kind, `acc_multi_hop` (open questions of 2 to 4 hops), `unanswered`.
+
+    A key that is not of the doc's kind is left out, so that its mean and standard error are over its own docs.
+    """
+    said = oracle.answer_in(results[0])
+    right = float(said == doc["gold"])
+    scores = {"acc": right, f"acc_{doc['kind']}": right, "unanswered": float(said is None)}
+    if doc["kind"] in MULTI_HOP:
+        scores["acc_multi_hop"] = right
+    if isinstance(results[0], Answer):
+        doc["ske"] = results[0].trace
+    return scores
