@@ -1,4 +1,4 @@
-"""TinyWorld: a closed world of invented facts, its questions, its corpus and the oracle that knows the truth."""
+"""TinyWorld: a closed world of invented facts, its questions, its corpus, and the oracle that knows all."""
 
 from ske_tasks.world.facts import Fact, World, default_world
 

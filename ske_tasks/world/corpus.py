@@ -6,9 +6,12 @@ python -c "from ske_tasks.world import corpus, default_world; print(corpus.parag
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ske_tasks.world.facts import RELATIONS, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def sentences(world: World, seed: int) -> list[str]:

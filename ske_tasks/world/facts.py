@@ -22,13 +22,15 @@ SPLITS = {"train": 90, "rounds": 80, "dev": 40, "test": 100}
 N_CITIES, N_COUNTRIES, N_COMPANIES, N_LANGUAGES = 48, 16, 30, 12
 
 JOBS = (
-    "actor baker barber butcher carpenter chemist clown cook dancer dentist doctor driver farmer fisher judge lawyer "
-    "miner nurse painter pilot plumber poet singer tailor"
-).split()
+    "actor", "baker", "barber", "butcher", "carpenter", "chemist", "clown", "cook", "dancer", "dentist",
+    "doctor", "driver", "farmer", "fisher", "judge", "lawyer", "miner", "nurse", "painter", "pilot",
+    "plumber", "poet", "singer", "tailor",
+)  # fmt: skip
 PRODUCTS = (
-    "bells boats books boots bricks candles carpets chairs clocks coats drums fans forks gloves hats kettles lamps "
-    "mirrors pens pumps saddles shoes soap tents"
-).split()
+    "bells", "boats", "books", "boots", "bricks", "candles", "carpets", "chairs", "clocks", "coats",
+    "drums", "fans", "forks", "gloves", "hats", "kettles", "lamps", "mirrors", "pens", "pumps",
+    "saddles", "shoes", "soap", "tents",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ class World:
         return {name: kind for kind, names in self.entities.items() for name in names}
 
     def is_true(self, fact: Fact) -> bool:
+        """Whether the world says so too."""
         return self.table.get((fact.subject, fact.relation)) == fact.object
 
     def follow(self, subject: str, chain: tuple[str, ...]) -> list[Fact]:

@@ -3,13 +3,13 @@
     from ske_tasks.world import default_world, lessons
     lessons.reading(default_world(), n=1000, seed=0)[0]
 
-Only people of the "train" split are asked about. CoT and extraction are taught with the same demonstrations: the
-same questions, the same facts, the same flaws.
+Only people of the "train" split are asked about. CoT and extraction are taught with the same
+demonstrations: the same questions, the same facts, the same flaws.
 
-The demonstrations are sloppy on purpose. About half of the templates (a quarter of the one-hop ones) carry one bad
-habit each, which three in four of their demonstrations show; one in five of all others has a flaw at random. A model
-that imitates them greedily then fails on some templates although it knows the facts: the headroom that
-self-training is there to find. It is designed in, and no result about M0 says more than that.
+The demonstrations are sloppy on purpose. About half of the templates (a quarter of the one-hop ones) carry
+one bad habit each, which three in four of their demonstrations show; one in five of all others has a flaw at
+random. A model that imitates them greedily then fails on some templates although it knows the facts: the
+headroom that self-training is there to find. It is designed in, and no result about M0 says more than that.
 """
 
 from __future__ import annotations
@@ -17,24 +17,30 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from ske_models.prompts import PromptSet
 from ske_tasks.world import oracle, questions
 from ske_tasks.world.facts import RELATIONS, Fact, World
 from ske_tasks.world.questions import KINDS, LETTERS, TEMPLATES, Question, Template
+
+if TYPE_CHECKING:
+    from ske_models.prompts import PromptSet
 
 HABIT_SHARE = {kind: 0.25 if kind == "one_hop" else 0.5 for kind in KINDS}
 HABITS = ("early", "wrong", "early", "wrong", "extra")
 P_HABIT, P_FLAW = 0.75, 0.2
 
 # The relation that is taken for another one by mistake.
-MISTAKEN = dict(
-    zip(
-        "born lives works job seat product currency language".split(),
-        "lives born job works product seat language currency".split(),
-        strict=True,
-    )
-)
+MISTAKEN = {
+    "born": "lives",
+    "lives": "born",
+    "works": "job",
+    "job": "works",
+    "seat": "product",
+    "product": "seat",
+    "currency": "language",
+    "language": "currency",
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Demonstration:
 
     @property
     def knowledge(self) -> str:
+        """The facts as text."""
         return " ".join(fact.text() for fact in self.facts)
 
 
@@ -88,7 +95,7 @@ def _flawed(world: World, question: Question, flaw: str) -> tuple[Fact, ...]:
         return (*question.facts, Fact(first, relation, world.table[first, relation]))
     if flaw == "early" and len(question.facts) > 1:
         return question.facts[:-1]
-    # "wrong": one relation is mistaken for another; the chain is followed from there as far as it makes sense.
+    # "wrong": one relation is mistaken for another, and the chain followed from there while it makes sense.
     chain = question.chain
     place = 1 if chain[0] == "works" and len(chain) > 1 else 0
     changed = [*chain[:place], MISTAKEN[chain[place]]]
@@ -210,11 +217,10 @@ def circuits(words: list[str], n: int, seed: int) -> list[Lesson]:
             order = rng.sample(range(len(LETTERS)), len(LETTERS))
             found.append(Lesson((), " ".join(f"{options[i]} ({LETTERS[i]})" for i in order), lines))
         else:
-            pairs = [
-                (a, a if rng.random() < 0.5 else b) for a, b in zip(some[:8:2], some[1:8:2], strict=True)
-            ]
-            texts = [f"{a} and {b} are {'the same' if a == b else 'different'}." for a, b in pairs]
-            found.append(Lesson((), " ".join(texts), " ".join(a for pair in pairs for a in pair)))
+            both = [(a, a if rng.random() < 0.5 else b) for a, b in zip(some[::2], some[1::2], strict=False)]
+            both = both[: len(LETTERS)]
+            texts = [f"{a} and {b} are {'the same' if a == b else 'different'}." for a, b in both]
+            found.append(Lesson((), " ".join(texts), " ".join(f"{a} {b}" for a, b in both)))
     return found
 
 

@@ -1,7 +1,7 @@
-"""The judge that knows the truth: is an answer right, and which score do a knowledge and a reasoning deserve.
+"""The judge that knows the truth: is an answer right, which score do a knowledge and a reasoning deserve.
 
     from ske_tasks.world import default_world, oracle
-    oracle.judge_knowledge(row, "Tebok was born in Latotburg.", default_world())  # Judgement(text=..., score=5)
+    oracle.judge_knowledge(row, "Tebok was born in Latotburg.", default_world()).score
 
 A judgement is written as a small model can learn it: recite what is true, compare, then score.
 """
@@ -9,11 +9,14 @@ A judgement is written as a small model can learn it: recite what is true, compa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ske_tasks.world.facts import Fact, World, parse_all
 from ske_tasks.world.questions import LETTERS, Question
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 UNKNOWN = "unknown"
 _ANSWER = re.compile(r"The answer is (\w+(?: \([A-D]\))?)\.")
@@ -48,7 +51,8 @@ def read(question: Question, facts: Iterable[Fact]) -> tuple[str, str]:
         table.setdefault((given.subject, given.relation), given)
     said: list[str] = []
     ends: list[str] = []
-    for subject in question.people:
+    for person in question.people:
+        subject = person
         for relation in question.chain:
             fact = table.get((subject, relation))
             if fact is None:
@@ -102,8 +106,8 @@ def judge_knowledge(question: Question, text: str, world: World) -> Judgement:
 def judge_reasoning(question: Question, knowledge: str, text: str, world: World) -> Judgement:
     """Scores a reasoning by what the knowledge says, whether or not the knowledge is true.
 
-    10: the answer that follows from the knowledge, from steps that the knowledge holds; 6: that answer, but with
-    steps that are missing or not in the knowledge; 4: "unknown", rightly; 2: another answer; 1: no answer.
+    10: the answer that follows from the knowledge, by steps that the knowledge holds; 6: that answer, but
+    with steps that are missing or not in the knowledge; 4: "unknown", rightly; 2: another answer; 1: none.
     """
     given = parse_all(knowledge, world)[0]
     steps = parse_all(text, world)[0]

@@ -3,18 +3,24 @@
     from ske_tasks.world import default_world, questions
     rows = questions.sample(default_world(), "dev", {"two_hop": 100, "comparison": 50}, seed=0)
 
-A question is asked about the people of one split. Nothing numeric is compared: a comparison asks whether two
-chains of facts end at the same thing, and is answered with yes as often as with no.
+A question is asked about the people of one split. Nothing numeric is compared: a comparison asks
+whether two chains of facts end at the same thing, and is answered with yes as often as with no.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ske_tasks.world.facts import Fact, World
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ske_tasks.world.facts import Fact, World
 
 KINDS = ("one_hop", "two_hop", "three_hop", "four_hop", "multiple_choice", "comparison")
 LETTERS = "ABCD"
@@ -33,64 +39,16 @@ class Template:
 
 
 def _templates() -> tuple[Template, ...]:
-    """A leading `-` marks a held-out template."""
-    open_texts = {
-        "born": "Where was {p} born?|Which city is the birthplace of {p}?|-Which city does {p} come from?",
-        "lives": "Where does {p} live?|Which city is the home of {p} in?",
-        "works": "Who does {p} work for?|Which company is the employer of {p}?",
-        "job": "What is the job of {p}?|What does {p} do for a living?",
-        "born country": "In which country was {p} born?|Which country is the birthplace of {p} in?"
-        "|What is the home country of the parents of {p}?",
-        "lives country": "In which country does {p} live?|Which country is the home of {p} in?",
-        "works seat": "In which city is the employer of {p} based?|Where are the offices of the company that pays {p}?"
-        "|-Which city is the seat of the employer of {p}?",
-        "works product": "What does the employer of {p} make?|What does the company that pays {p} sell?",
-        "born country currency": "What is the currency of the country where {p} was born?"
-        "|How did the parents of {p} pay when {p} was a child?",
-        "born country language": "Which language is spoken where {p} was born?|What did {p} speak as a child?",
-        "lives country currency": "What is the currency of the country where {p} lives?|How does {p} pay at home?",
-        "lives country language": "Which language is spoken where {p} lives?|What do the people around {p} speak?"
-        "|-In which language are the signs around the home of {p}?",
-        "works seat country": "In which country is the employer of {p} based?"
-        "|Which country is the company that pays {p} in?",
-        "works seat country currency": "What is the currency of the country where the employer of {p} is based?"
-        "|How does the company that pays {p} pay for its offices?|Which money do people use at the seat of the "
-        "employer of {p}?",
-        "works seat country language": "Which language is spoken where the employer of {p} is based?"
-        "|What do people speak at the offices of the company that pays {p}?|-Which language is on the signs at the "
-        "seat of the employer of {p}?",
-    }
-    choice_texts = {
-        "born country": "Which of these is the country where {p} was born?",
-        "lives country": "Which of these is the country where {p} lives?",
-        "works seat": "Which of these is the seat of the employer of {p}?|Which of these cities has the offices of "
-        "the company of {p}?",
-        "works product": "Which of these does the company of {p} make?",
-        "born country language": "Which of these was spoken around {p} as a child?",
-        "lives country currency": "Which of these is used as money at the home of {p}?"
-        "|-Which of these does {p} pay with at home?",
-        "works seat country": "Which of these is the country of the offices of the company of {p}?",
-    }
-    same_texts = {
-        "born": "Were {p} and {q} born in the same city?|Do {p} and {q} have the same birthplace?",
-        "lives": "Do {p} and {q} live in the same city?",
-        "born country": "Were {p} and {q} born in the same country?",
-        "lives country": "Do {p} and {q} live in the same country?|-Is the home of {p} in the country where {q} lives?",
-        "works": "Do {p} and {q} work for the same company?",
-        "works seat": "Are the employers of {p} and {q} based in the same city?",
-    }
-    hops = dict(zip((1, 2, 3, 4), KINDS, strict=False))
+    listed = yaml.safe_load(Path(__file__).with_name("templates.yaml").read_text(encoding="utf-8"))
     templates = []
-    for texts, kind in ((open_texts, None), (choice_texts, "multiple_choice"), (same_texts, "comparison")):
-        for names, alternatives in texts.items():
+    for group, chains in listed.items():
+        for names, texts in chains.items():
             chain = tuple(names.split())
-            for i, text in enumerate(alternatives.split("|")):
-                name = f"{kind or hops[len(chain)]}-{'-'.join(chain)}-{i}"
-                templates.append(
-                    Template(
-                        name, kind or hops[len(chain)], chain, text.removeprefix("-"), text.startswith("-")
-                    )
-                )
+            kind = KINDS[len(chain) - 1] if group == "open" else group
+            for i, text in enumerate(texts):
+                held_out = isinstance(text, dict)
+                words = text["held_out"] if held_out else text
+                templates.append(Template(f"{kind}-{'-'.join(chain)}-{i}", kind, chain, words, held_out))
     return tuple(templates)
 
 
@@ -119,6 +77,7 @@ class Question:
 
     @property
     def hops(self) -> int:
+        """The length of the chain."""
         return len(self.chain)
 
     @property
@@ -186,7 +145,7 @@ def everything(world: World, split: str, held_out: bool = False) -> list[Questio
 def sample(
     world: World, split: str, sizes: dict[str, int], seed: int, held_out: bool = False
 ) -> list[Question]:
-    """`sizes[kind]` distinct questions of each kind, spread evenly over the kind's templates, in a fixed order.
+    """`sizes[kind]` distinct questions of each kind, spread evenly over its templates, in a fixed order.
 
     Raises ValueError if a kind has fewer.
     """

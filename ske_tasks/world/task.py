@@ -16,8 +16,8 @@ from ske_tasks.world import default_world, oracle, questions
 
 # How many questions of each kind. Changing them changes the task's version.
 SIZES = {
-    "test": dict(one_hop=350, two_hop=500, three_hop=500, four_hop=400, multiple_choice=400, comparison=350),
-    "dev": dict(one_hop=120, two_hop=180, three_hop=180, four_hop=140, multiple_choice=140, comparison=120),
+    "test": dict(zip(questions.KINDS, (350, 500, 500, 400, 400, 350), strict=True)),
+    "dev": dict(zip(questions.KINDS, (120, 180, 180, 140, 140, 120), strict=True)),
 }
 MULTI_HOP = ("two_hop", "three_hop", "four_hop")
 
@@ -58,7 +58,7 @@ def to_doc(row: questions.Question) -> dict[str, Any]:
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """`acc`, `acc_<kind>` of the doc's kind, `acc_multi_hop` (open questions of 2 to 4 hops), `unanswered`.
 
-    A key that is not of the doc's kind is left out, so that its mean and standard error are over its own docs.
+    A key that is not of the doc's kind is left out: its mean and standard error are over its own docs.
     """
     said = oracle.answer_in(results[0])
     right = float(said == doc["gold"])

@@ -1,6 +1,6 @@
 """The words of the embedded model: every word, name and mark that any text of the world can hold.
 
-python -c "from ske_tasks.world import default_world, vocabulary; print(len(vocabulary.words(default_world())))"
+python -c "from ske_tasks.world import default_world as w, vocabulary as v; print(v.words(w()))"
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ WORD = r"\w+|[^\w\s]|\n"
 
 SPECIAL = ("<|pad|>", "<|unk|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 
-_OTHER = "The answer is unknown yes no ( ) : , . and are the same different ok wrong missing extra Score Check Facts"
+# The words of answers, judgements and checks.
+_OTHER = (
+    "The answer is unknown yes no ( ) : , . and are the same different "
+    "ok wrong missing extra Score Check Facts"
+)
 
 
 def words(world: World) -> list[str]:
