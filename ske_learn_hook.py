@@ -1,4 +1,7 @@
-"""Lets lm-eval know our model and tasks. Started by `ske_learn_hook.pth` with every interpreter, so it is small.
+"""Lets lm-eval know our model and tasks.
+
+Started by `ske_learn_hook.pth` with every interpreter, so it is small; ske_models/lm_eval_hook.py does the
+work.
 
     SKE_LEARN_HOOK=0 lm_eval ...     # switched off: lm-eval as it was installed
     python -m ske_models run ...     # the same command without the .pth file

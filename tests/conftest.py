@@ -1,6 +1,6 @@
 """Fixtures that several test modules share: the real benchmarks' hub, and a tiny Llama made on the spot.
 
-    pytest -q
+They are used by `pytest -q`.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ class Hub:
 
 @pytest.fixture(scope="session")
 def hub(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """The hub with the real benchmarks, and a fresh HF_HOME. Hugging Face's libraries read both variables when
-    they are imported, so start a process of your own with `env=hub.env`."""
+    """The hub with the real benchmarks, and a fresh HF_HOME.
+
+    Hugging Face's libraries read both variables when they are imported: start a process with `env=hub.env`.
+    """
     command = [sys.executable, str(shared_dir / "hub" / "serve.py"), "--root", str(shared_dir / "hub")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -71,8 +73,10 @@ def hub(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random Llama of 2 layers (fp32, about 0.1 M parameters, 2,048 positions), the same every
-    time, and a byte-level BPE tokenizer with a chat template. It writes noise: for plumbing, not for quality."""
+    """A folder with a random Llama, the same every time, and a byte-level BPE tokenizer with a chat template.
+
+    2 layers, fp32, 0.1 M parameters, 2,048 positions. It writes noise: for plumbing, not for quality.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

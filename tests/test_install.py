@@ -20,14 +20,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 VALUE = "ske_models.lm_eval:SKEExplicitLM"
-REGISTERED = "from lm_eval.api.registry import model_registry; import lm_eval.models; names = dict(model_registry.items())"
+REGISTERED = "import lm_eval.models; known = lm_eval.api.registry.model_registry; names = dict(known.items())"
 
 
-def run(python: Path, *arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    python: Path, *arguments: str, check: bool = True, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a fresh environment's Python away from the checkout; its stdout and stderr as text."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(
-        [str(python), *arguments], cwd=python.parent, env=env | variables, capture_output=True, text=True, check=False
+        [str(python), *arguments],
+        cwd=python.parent,
+        env=env | variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if check:
         assert done.returncode == 0, done.stderr
@@ -80,13 +87,13 @@ def installed(request: pytest.FixtureRequest, pythons: dict[str, Path]) -> Path:
 
 def test_wheel_holds_the_package_and_nothing_else(wheels: dict[str, Path]) -> None:
     names = zipfile.ZipFile(wheels["wheel"]).namelist()
-    tops = {name.split("/")[0] for name in names}
-    assert tops == {
-        "ske_models", "ske_tasks", "ske_learn_hook.py", "ske_learn_hook.pth", "ske_learn-0.1.0.dist-info"
-    }  # fmt: skip
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"ske_models", "ske_tasks", "ske_learn_hook.py", "ske_learn_hook.pth"}
     kept = {".py", ".yaml", ".json", ".jinja", ".safetensors", ".md"}
     for package in ("ske_models", "ske_tasks"):
-        files = subprocess.run(["git", "ls-files", package], cwd=ROOT, check=True, capture_output=True, text=True)
+        files = subprocess.run(
+            ["git", "ls-files", package], cwd=ROOT, check=True, capture_output=True, text=True
+        )
         assert {name for name in files.stdout.split() if Path(name).suffix in kept} <= set(names)
 
 
@@ -104,14 +111,17 @@ def test_model_is_known_by_name_only(installed: Path) -> None:
         import sys
         assert names["ske_explicit"] == {VALUE!r}, names["ske_explicit"]
         assert not {{"torch", "transformers", "ske_models.lm_eval"}} & set(sys.modules)
-        assert names["hf"] == lm_eval.models.MODEL_MAPPING["hf"] and set(lm_eval.models.MODEL_MAPPING) < set(names)
+        stock = lm_eval.models.MODEL_MAPPING
+        assert names["hf"] == stock["hf"] and set(stock) | {{"ske_explicit"}} == set(names)
     """
     run(installed, "-c", code)
 
 
 def test_models_are_imported_when_asked_for(pythons: dict[str, Path]) -> None:
-    code = "from lm_eval.api.registry import get_model; print(*(get_model(n).__name__ for n in ('ske_explicit', 'hf')))"
-    assert run(pythons["wheel"], "-c", code).stdout.split() == ["SKEExplicitLM", "HFLM"]
+    code = "from lm_eval.api.registry import get_model as get; print(get('ske_explicit').__name__, get('hf'))"
+    assert run(pythons["wheel"], "-c", code).stdout.startswith(
+        "SKEExplicitLM <class 'lm_eval.models.huggingface"
+    )
 
 
 def test_tasks_stand_behind_the_built_in_and_before_the_users(installed: Path, tmp_path: Path) -> None:
@@ -135,14 +145,14 @@ def test_tasks_stand_behind_the_built_in_and_before_the_users(installed: Path, t
 def test_switched_off_lm_eval_is_as_installed_and_install_does_the_same(installed: Path) -> None:
     code = f"""if True:
         import sys
-        assert "ske_learn_hook" not in [finder.__module__ for finder in sys.meta_path if isinstance(finder, type)]
+        assert "Finder" not in [finder.__name__ for finder in sys.meta_path if isinstance(finder, type)]
         {REGISTERED}
         assert "ske_explicit" not in names and "hf" in names
         from lm_eval.tasks import _index
         assert _index.TaskIndex.build.__module__ == "lm_eval.tasks._index"
         import ske_learn_hook
         ske_learn_hook.install()
-        assert "ske_explicit" in model_registry
+        assert "ske_explicit" in known
         assert _index.TaskIndex.build.__module__ == "ske_models.lm_eval_hook"
     """
     run(installed, "-c", code, SKE_LEARN_HOOK="0")
@@ -172,25 +182,29 @@ def test_entry_point_and_hook_together(installed: Path, first: str) -> None:
         (ours,) = {{(point.name, point.value) for point in entry_points(group="lm_eval.models")}}
         assert ours == ("ske_explicit", {VALUE!r}), ours
         for point in entry_points(group="lm_eval.models"):
-            if point.name not in model_registry:
-                model_registry.register(point.name, target=point)
+            if point.name not in known:
+                known.register(point.name, target=point)
         ske_learn_hook.install()
-        print(type(dict(model_registry.items())["ske_explicit"]).__name__)
+        print(type(dict(known.items())["ske_explicit"]).__name__)
     """
     done = run(installed, "-W", "error", "-c", code, SKE_LEARN_HOOK="1" if first == "hook" else "0")
     assert done.stdout.strip() == ("str" if first == "hook" else "EntryPoint")
 
 
 def test_what_is_left_of_a_removed_package_breaks_nothing(pythons: dict[str, Path]) -> None:
-    code = f"import sys; sys.modules['ske_models'] = None; {REGISTERED}; print('ske_explicit' in names, 'hf' in names)"
-    assert run(pythons["wheel"], "-c", code).stdout.split() == ["False", "True"]
+    no_package = (
+        f"import sys; sys.modules['ske_models'] = None; {REGISTERED}; assert 'ske_explicit' not in names"
+    )
+    assert run(pythons["wheel"], "-c", no_package).stderr == ""
     no_lm_eval = "import sys; sys.modules['lm_eval'] = None; import ske_learn_hook; ske_learn_hook.install()"
     assert run(pythons["wheel"], "-c", no_lm_eval).stderr == ""
 
 
 def test_interpreter_start_costs_under_a_millisecond(pythons: dict[str, Path]) -> None:
-    """CPU time of `python -c pass`, 100 times in turns with and without the package. The fastest start of each is
-    the one that other processes disturbed least."""
+    """CPU time of `python -c pass`, 100 times in turns with and without the package.
+
+    The fastest start of each is the one that other processes disturbed least.
+    """
 
     def start(python: Path) -> float:
         _, status, usage = os.wait4(os.posix_spawn(python, [str(python), "-c", "pass"], {}), 0)
@@ -198,7 +212,8 @@ def test_interpreter_start_costs_under_a_millisecond(pythons: dict[str, Path]) -
         return (usage.ru_utime + usage.ru_stime) * 1000
 
     times = [(start(pythons["bare"]), start(pythons["wheel"])) for _ in range(100)]
-    for name, of in {"median": statistics.median, "fastest": min}.items():
-        without, with_package = map(of, zip(*times, strict=True))
-        print(f"interpreter start, {name}: {without:.2f} ms without, {with_package:.2f} ms with the package")
-    assert with_package - without < 1.0
+    without, with_package = zip(*times, strict=True)
+    medians = statistics.median(without), statistics.median(with_package)
+    fastest = min(without), min(with_package)
+    print(f"interpreter start in ms, without and with the package: medians {medians}, fastest {fastest}")
+    assert fastest[1] - fastest[0] < 1.0
