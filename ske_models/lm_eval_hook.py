@@ -23,7 +23,9 @@ MODEL_CLASS = "ske_models.lm_eval:SKEExplicitLM"  # a string: imported when the 
 TASKS = Path(__file__).resolve().parent.parent / "ske_tasks" / "tasks"
 
 
-def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None, behind: Any) -> ModuleSpec | None:
+def find_spec(
+    name: str, path: Sequence[str] | None, target: ModuleType | None, behind: Any
+) -> ModuleSpec | None:
     """The spec that the finders other than `behind` have for the module, with a loader that completes it."""
     for finder in sys.meta_path:
         spec = None if finder is behind else finder.find_spec(name, path, target)
