@@ -1,7 +1,7 @@
 """Loads the six benchmarks for lm-eval: MMLU, AGIEval, ARC-E, ARC-C, BBH, NQ.
 
     lm_eval --model ske_explicit --model_args pretrained=...,backend=hf --tasks ske
-    python -m ske_tasks.benchmarks            # counts of every benchmark, and what was repaired or left unscored
+    python -m ske_tasks.benchmarks      # counts, and what was repaired or left unscored
 
 The task files `ske_tasks/tasks/ske_*.yaml` call `load`; the rows are described in `ske_tasks.rows`.
 """
@@ -58,8 +58,8 @@ def load(benchmark: str, quick: bool = False, **_: Any) -> DatasetDict:
 def quick_sample(rows: list[Row], size: int = QUICK_SIZE, seed: int = QUICK_SEED) -> list[Row]:
     """A fixed sample of `size` rows, stratified by subset, in the rows' own order.
 
-    Every subset gets the same number, give or take one: the benchmarks' score is the mean over subsets, so equal
-    shares estimate it with less noise than shares by size would.
+    Every subset gets the same number, give or take one: the benchmarks' score is the mean over subsets, so
+    equal shares estimate it with less noise than shares by size would.
     """
     draw = random.Random(seed)
     by_subset: dict[str, list[int]] = defaultdict(list)
@@ -76,15 +76,15 @@ def quick_sample(rows: list[Row], size: int = QUICK_SIZE, seed: int = QUICK_SEED
 
 
 def shots(test: Dataset) -> list[Row]:
-    """The few-shot examples of the benchmark that `test` belongs to (lm-eval's `fewshot_config.process_docs`)."""
+    """The few-shot examples of the benchmark of `test` (lm-eval's `fewshot_config.process_docs`)."""
     return read(test[0]["benchmark"]).shots
 
 
 class SubsetSampler(ContextSampler):
-    """Few-shot examples of the question's own subset, the first n in published order, never the question itself.
+    """Few-shot examples of the question's own subset: the first n in published order.
 
-    lm-eval passes `eval_doc` only when the shots' split is named `test`, which is why the task files name it so;
-    `shots` replaces that split's rows.
+    lm-eval passes `eval_doc` only when the shots' split is named `test`, which is why the task files name it
+    so; `shots` replaces that split's rows.
     """
 
     def sample(
@@ -96,8 +96,8 @@ class SubsetSampler(ContextSampler):
         pool = [shot for shot in self.df if shot["subset"] == eval_doc["subset"]]
         if len(pool) < n:
             raise UserError(
-                f"{eval_doc['benchmark']} has {len(pool)} few-shot examples of its own for {eval_doc['subset']}, "
-                f"{n} were asked for; lower --num_fewshot"
+                f"{eval_doc['benchmark']} has {len(pool)} few-shot examples of its own for "
+                f"{eval_doc['subset']}, {n} were asked for; lower --num_fewshot"
             )
         return pool[:n]
 

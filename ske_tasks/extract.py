@@ -1,10 +1,10 @@
 """From a model's text to its answer, and whether that is right, for every kind of question.
 
-    python -c "from ske_tasks.extract import extract; print(extract('I think it is (B).', 'choice', {'A': 'x', 'B': 'y'}))"
+    python -c "from ske_tasks.extract import extract as e; print(e('It is (B).', 'choice', {'B': ''}))"
 
-`extract` never guesses: a text that does not state an answer gives None, which is counted as `unanswered`. The rules
-of each kind stand in the module that has them: `ske_tasks.extract_choice`, `ske_tasks.extract_free`,
-`ske_tasks.extract_math`.
+`extract` never guesses: a text that does not state an answer gives None, which is counted as `unanswered`.
+The rules of each kind stand in the module that has them: `ske_tasks.extract_choice`,
+`ske_tasks.extract_free`, `ske_tasks.extract_math`.
 """
 
 import re
@@ -24,8 +24,9 @@ def extract(text: str, kind: str, options: Mapping[str, str]) -> str | None:
     Args:
         text: what the model wrote, reasoning included.
         kind: one of `ske_tasks.rows.KINDS`.
-        options: letter to option text (`choice`, `multi_choice`), the allowed words to themselves (`label`), the
-            words to be sorted to themselves (`words`), else empty; `ske_tasks.rows.options_of` makes it of a row.
+        options: letter to option text (`choice`, `multi_choice`), the allowed words to themselves (`label`),
+            the words to be sorted to themselves (`words`), else empty; `ske_tasks.rows.options_of` makes it
+            of a row.
 
     Returns:
         The letter, the sorted letters, the word, the number ...; None when no answer is stated.
@@ -80,7 +81,7 @@ def is_right(prediction: str | None, row: Mapping[str, Any]) -> bool:
 
 
 def normalise_open(text: str) -> str:
-    """SQuAD's normalisation (Rajpurkar et al. 2016, evaluate-v1.1.py): no case, punctuation, articles, extra space.
+    """SQuAD's normalisation (evaluate-v1.1.py): no case, no punctuation, no articles, single spaces.
 
     Typographic quotes, dashes and full-width characters are written as in ASCII first.
     """
@@ -91,8 +92,9 @@ def normalise_open(text: str) -> str:
 def contains_alias(text: str, gold: Iterable[str]) -> bool:
     """OpenCompass' rule for NQ (`NQEvaluator`, 0.5.4): an alias is contained in the answer.
 
-    Applied to the stated answer, as OpenCompass' own choice, the first line of the reply, is reasoning for CoT and
-    explicit. An alias that its normalisation empties (it cuts at the first "." or ",") is compared whole.
+    Applied to the stated answer, as OpenCompass' own choice, the first line of the reply, is reasoning for
+    CoT and explicit. An alias that its normalisation empties (it cuts at the first "." or ",") is compared
+    whole.
     """
     prediction = extract(text, "open", {})
     if prediction is None:
@@ -106,7 +108,7 @@ def _opencompass_form(text: str) -> str:
 
 
 def _sentence_prefixes(line: str) -> list[str]:
-    """What may be the answer in its line: up to each sentence end, as "St. Louis. It is in Missouri." has two."""
+    """What may be the answer in its line: up to each sentence end ("St. Louis. It is a city." has three)."""
     ends = [found.start() for found in re.finditer(r"[.!?;](?=\s|$)", line)]
     return [line[:end] for end in ends] + [line]
 

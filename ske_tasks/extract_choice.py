@@ -1,14 +1,15 @@
 """Reads the letter (or letters) of a multiple-choice answer, and nothing else that happens to be a letter.
 
-    python -c "from ske_tasks.extract import extract; print(extract('Not A, so B.', 'choice', {'A': 'x', 'B': 'y'}))"
+    python -c "from ske_tasks.extract_choice import read_choice as r; print(r('No, it is B.', {'B': ''}))"
 
 Rules; the later statement wins, and what offers two letters is unanswered:
 
-1. Statements: "The answer is (B)", boxed, "Answer: B", "B is the correct answer", a first or last line that is only
-   "B" or "B. text". A letter that is negated ("not A", "neither A nor B") cancels an earlier one.
+1. Statements: "The answer is (B)", boxed, "Answer: B", "B is the correct answer", a first or last line that
+   is only "B" or "B. text". A letter that is negated ("not A", "neither A nor B") cancels an earlier one.
 2. After the last statement, a changed mind ("Wait, it should be C").
 3. Without a statement: a conclusion ("so B", "which leaves (D)"), or the only option called correct.
-4. The option's text instead of its letter: in a statement, in a conclusion, as the last line or the whole reply.
+4. The option's text instead of its letter: in a statement, in a conclusion, as the last line or the whole
+   reply.
 
 "A" and "I" before a lower-case word are the article and the pronoun, unless it is a connective ("A because").
 """
@@ -19,8 +20,8 @@ from ske_tasks.option_text import Options, compared, exact_text, lone_text, name
 from ske_tasks.statements import FILLER, clean, first_line, last_line, plain, sentences, statements
 
 _CONNECTIVE = (
-    r"(?:because|since|as|for|due|which|that|is|and|or|but|not|with|in|given|so|based|by|rather|instead|if|when|while|"
-    r"according|however|after|though|although|only|here|from|would|too)\b"
+    r"(?:because|since|as|for|due|which|that|is|and|or|but|not|with|in|given|so|based|by|rather|instead|if|when|"
+    r"while|according|however|after|though|although|only|here|from|would|too)\b"
 )
 _NEGATED = re.compile(
     r"\s*(?:n't|(?:is\s+)?(?:(?:definitely|clearly|certainly)\s+)?not\b|neither\b|nor\b|不是)", re.IGNORECASE
@@ -30,21 +31,25 @@ _REJECTED = (
     + (r"(?:n't|not|wrong|incorrect|false|out|ruled|eliminated|impossible|cannot|can't|错误|不正确|不对|错)")
 )
 _RETRACT = re.compile(
-    r"\b(?:wait|actually|hold on|correction|no,|on second thought|sorry|hmm|but|however|scratch that|oops|mistake|"
-    r"let me (?:re\w*|correct|check))|不对|等等|更正",
+    r"\b(?:wait|actually|hold on|correction|no,|on second thought|sorry|hmm|but|however|scratch that|oops|"
+    r"mistake|let me (?:re\w*|correct|check))|不对|等等|更正",
     re.IGNORECASE,
 )
 _CONCLUDE = (
-    r"(?i:\b(?:so|thus|therefore|hence|consequently|leaves|leaving|leave|must be|should be|has to be|it's|it is|"
-    r"that's|that is|choose|pick|select|go with|going with|conclude)\b|=>|→|∴|选择?|所以|因此|故|应为|应是)"
-    r"(?i:[\s:,\"']|\b(?:that|only|us|with|me|it|it's|is|we|I|are|left|must|should|has to|be|the|my|final|answer|"
-    r"correct|right|best|true|option|choice|going|go|pick|choose|select)\b|是|选项|选|为|答案)*"
+    r"(?i:\b(?:so|thus|therefore|hence|consequently|leaves|leaving|leave|must be|should be|has to be|it's|"
+    r"it is|that's|that is|choose|pick|select|go with|going with|conclude)\b|=>|→|∴|选择?"
+    r"|所以|因此|故|应为|应是)"
+    r"(?i:[\s:,\"']|\b(?:that|only|us|with|me|it|it's|is|we|I|are|left|must|should|has to|be|the|my|"
+    r"final|answer|correct|right|best|true|option|choice|going|go|pick|choose|select)\b|是|选项|选|为|答案)*"
 )
-_END = r"(?=\s*(?:$|[.,;!\n)]|(?i:because|since|as|due|given|which)\b|(?i:is (?:the )?(?:correct|right|best|answer|true))))"
+_END = (
+    r"(?=\s*(?:$|[.,;!\n)]|(?i:because|since|as|due|given|which)\b|"
+    r"(?i:is (?:the )?(?:correct|right|best|answer|true))))"
+)
 _CALLED_RIGHT = (
-    r"\s*(?:项)?(?:\s+(?i:is|must be|should be|would be|has to be)(?:\s+(?i:also|clearly|therefore|thus|the|most|indeed|"
-    r"probably|definitely|then|actually|my|only|one|that|is))*\s+(?P<how>(?i:(?:correct|right|best|true|final)"
-    r"(?:\s+(?:answer|choice|option|one|statement))?|answer|choice))\b|(?P<zh>是正确的|是正确答案|正确|是对的|符合题意))"
+    r"\s*(?:项)?(?:\s+(?i:is|must be|should be|would be|has to be)(?:\s+(?i:also|clearly|therefore|thus|the|"
+    r"most|indeed|probably|definitely|then|actually|my|only|one|that|is))*\s+(?P<how>(?i:"
+    r"(?:correct|right|best|true|final)(?:\s+(?:answer|choice|option|one|statement))?|answer|choice))\b|(?P<zh>是正确的|是正确答案|正确|是对的|符合题意))"
 )
 
 
@@ -119,7 +124,7 @@ def _stated(text: str, options: Options, several: bool = False) -> list[tuple[in
             and re.search(r"answer|choice|option|one\b", found["how"], re.IGNORECASE)
             and not several
         ):
-            before = text[: found.start()]
+            before = text[max(0, found.start() - 40) : found.start()]
             if not re.search(
                 r"(?i)\b(?:not|if|whether|think|thought|say|said)\s+(?:that\s+)?(?:option\s+)?$", before
             ):
@@ -152,7 +157,7 @@ def _answer_lines(text: str, options: Options, several: bool) -> list[tuple[int,
 
 
 def _assertion(tail: str, options: Options) -> tuple[str | None, set[str]]:
-    """What a statement's tail asserts: (letter, ""  when it offers two, or None), and the letters it rejects."""
+    """What a statement's tail asserts: the letter ("" when it offers two), and the letters it rejects."""
     line = first_line(tail[:2000])
     if exact := exact_text(line, options) or exact_text(tail[:2000], options):
         return exact, set()
@@ -188,7 +193,8 @@ def _head(line: str, options: Options) -> str | None:
         if begun and letter not in begun:
             return None  # an option's text that begins with a letter, as "B cells"
     other = re.match(
-        rf"\s*(?:,?\s*(?i:or|and|as well as)\b|/|&|和|或|与|、|,(?=\s*[(\[]?\w[)\]]?\s*(?:,|and\b|or\b)))\s*(?i:option\s*|choice\s*)?{_token(options)}"
+        rf"\s*(?:,?\s*(?i:or|and|as well as)\b|/|&|和|或|与|、|,(?=\s*[(\[]?\w[)\]]?\s*(?:,|and\b|or\b)))"
+        rf"\s*(?i:option\s*|choice\s*)?{_token(options)}"
         r"(?!\s+(?i:is|are|was)\b)",
         line[found.end() :],
     )
@@ -203,7 +209,8 @@ def _letter_run(tail: str, options: Options) -> str | None:
     head = re.match(FILLER, tail)
     rest = tail[head.end() :] if head else tail
     run = re.match(
-        rf"(?:[\s()\[\],;/&、\"']|(?i:\band\b|\boptions?\b)|和|与|及|以及|(?:{letters})(?![a-z]|\s+(?!{_CONNECTIVE})[a-z]))*",
+        r"(?:[\s()\[\],;/&、\"']|(?i:\band\b|\boptions?\b)|和|与|及|以及|"
+        rf"(?:{letters})(?![a-z]|\s+(?!{_CONNECTIVE})[a-z]))*",
         rest,
     )
     found = re.findall(letters, run[0]) if run else []
@@ -217,7 +224,7 @@ def _changed_mind(rest: str, found: str, options: Options) -> str:
         return found
     tail = rest[retract.start() :]
     corrected = list(re.finditer(rf"{_CONCLUDE}{_token(options)}{_END}", tail))
-    corrected += [m for m in re.finditer(_token(options) + _CALLED_RIGHT, tail)]
+    corrected += list(re.finditer(_token(options) + _CALLED_RIGHT, tail))
     if corrected:
         return _letter(max(corrected, key=lambda m: m.start()), options)
     rejected = re.search(rf"(?<![\w'])\(?{re.escape(found)}\)?{_REJECTED}" if found else r"(?!)", tail)
@@ -231,19 +238,18 @@ def _concluded(text: str, options: Options) -> str | None:
         ]
         if hits:
             return _letter(hits[-1], options)
-    last = sentences(text)[-1:] or [""]
-    if re.match(
-        r"(?i)(?:so|thus|therefore|hence|it's|it is|they are|this is|that is|it was|he is|she is)\b", last[0]
-    ):
-        if not re.search(r"(?i)\bnot\b|n't\b", last[0]):
-            return named_text(last[0], options, stated=False)
+    last = (sentences(text) or [""])[-1]
+    opening = r"(?i)(?:so|thus|therefore|hence|it's|it is|they are|this is|that is|it was|he is|she is)\b"
+    if re.match(opening, last) and not re.search(r"(?i)\bnot\b|n't\b", last):
+        return named_text(last, options, stated=False)
     return None
 
 
 def _only_right_one(text: str, options: Options) -> str | None:
     right = set()
     for found in re.finditer(_token(options) + _CALLED_RIGHT, text):
-        if not re.search(r"(?i)(?:\bnot|n't|\bif)\s+(?:\w+\s+)?$", text[: found.start()]):
+        before = text[max(0, found.start() - 40) : found.start()]
+        if not re.search(r"(?i)(?:\bnot|n't|\bif)\s+(?:\w+\s+)?$", before):
             right.add(_letter(found, options))
     return right.pop() if len(right) == 1 else None
 

@@ -1,18 +1,21 @@
 """Reads the free forms: BBH's words, numbers, bracket sequences and sorted lists, and NQ's short answers.
 
-    python -c "from ske_tasks.extract import extract; print(extract('2 + 3 = 5. The answer is 5.', 'number', {}))"
+    python -c "from ske_tasks.extract_free import read_number; print(read_number('The answer is 2+3=5.'))"
 
-Each reader takes the last statement of an answer ("The answer is ..."); without one it takes only what cannot be
-anything else: a reply or last line that is nothing but the answer, or a last sentence that holds exactly one.
+Each reader takes the last statement of an answer ("The answer is ..."); without one it takes only what cannot
+be anything else: a reply or last line that is nothing but the answer, or a last sentence that holds exactly
+one.
 """
 
 import re
 from collections.abc import Mapping
 
-from ske_tasks.statements import clean, first_line, last_line, plain, sentences, statements
+from ske_tasks.statements import clean, first_line, last_line, sentences, statements
 
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-_ONES += "seventeen eighteen nineteen twenty".split()
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
+)
+_ONES += "sixteen seventeen eighteen nineteen twenty".split()
 NUMBER_WORDS = {word: str(value) for value, word in enumerate(_ONES)}
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<sign>-|minus\s+|negative\s+)?\s*(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|"
@@ -20,8 +23,14 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _BRACKET_RUN = re.compile(r"[\[\](){}<>](?:[\s,\"']*[\[\](){}<>])*")
-# Words with which models answer a yes/no or valid/invalid question of BBH.
-_SYNONYMS = {"plausible": "yes", "implausible": "no", "correct": "yes"}
+_OPPOSITE = {
+    "valid": "invalid",
+    "true": "false",
+    "yes": "no",
+    "invalid": "valid",
+    "false": "true",
+    "no": "yes",
+}
 
 
 def read_label(text: str, words: Mapping[str, str]) -> str | None:
@@ -29,23 +38,16 @@ def read_label(text: str, words: Mapping[str, str]) -> str | None:
     text = clean(text)
     found = None
     for mark in statements(text):
-        found = _label_in(_first_sentence(mark.tail), words, anywhere=False) or found
+        found = _label_in(_first_sentence(mark.tail), words, first=True) or found
     if found:
         return found
-    for line in (last_line(text), first_line(text)):
+    last = (sentences(text) or [""])[-1].rpartition("=")[2]
+    concluded = re.match(r"(?i)(?:so|thus|therefore|hence|in conclusion|overall)\b[\s,:]*(.*)", last)
+    for line in (last_line(text), first_line(text), concluded[1] if concluded else ""):
         if word := _label_at_start(line, words):
             return word
-    last = (sentences(text) or [""])[-1].rpartition("=")[2]
-    if conclusion := re.match(r"(?i)(?:so|thus|therefore|hence|in conclusion|=|overall)\b[\s,:]*(.*)", last):
-        return _label_at_start(conclusion[1], words) or _label_in(last, _strict(words), anywhere=True)
-    return _label_in(last, _strict(words), anywhere=True)
-
-
-def _strict(words: Mapping[str, str]) -> Mapping[str, str]:
-    """Without yes and no, which also are ordinary words ("no way"), for a search inside a sentence."""
-    return {word: word for word in words if word.lower() not in ("yes", "no")} or {
-        word: word for word in _SYNONYMS if word != "correct"
-    }
+    # Inside a sentence yes and no are ordinary words ("no way"); there only their synonyms count.
+    return _label_in(last, words, skip=("yes", "no"))
 
 
 def _label_at_start(line: str, words: Mapping[str, str]) -> str | None:
@@ -53,38 +55,23 @@ def _label_at_start(line: str, words: Mapping[str, str]) -> str | None:
     return _named(found[1], words) if found else None
 
 
-def _label_in(sentence: str, words: Mapping[str, str], anywhere: bool) -> str | None:
-    """The label a sentence gives; "not valid" is "invalid". None where it gives none or both."""
-    yes_no = next(iter(words), "").lower() in ("yes", "no")
-    known = [*words, *(_SYNONYMS if yes_no or set(words) <= set(_SYNONYMS) else ())]
+def _label_in(
+    sentence: str, words: Mapping[str, str], first: bool = False, skip: tuple[str, ...] = ()
+) -> str | None:
+    """The label of a sentence, "not valid" being "invalid"; None where it has none, or (not `first`) two."""
+    meaning = {word.lower(): word.lower() for word in words}
+    if "yes" in meaning:
+        meaning |= {"plausible": "yes", "implausible": "no"}
+    known = "|".join(word for word in meaning if word not in skip)
+    negation = r"(?P<no>\b(?:not|never|isn't|cannot be)\s+(?:\w+\s+)?)?"
     hits = []
-    pattern = rf"(?P<no>\b(?:not|n't|never|cannot be|isn't|in)\s*(?:\w+\s+)?)?\b(?P<word>{'|'.join(known)})\b"
-    for found in re.finditer(pattern, sentence, re.IGNORECASE):
-        word = (
-            _SYNONYMS.get(found["word"].lower(), found["word"])
-            if found["word"].lower() not in {w.lower() for w in words if w not in _SYNONYMS}
-            else found["word"]
-        )
-        if found["no"] and found["word"].lower() not in ("yes", "no"):
-            word = _opposite(word, words)
-        hits.append(word.lower())
-        if not anywhere:
-            break
-    if len(set(hits)) != 1:
+    for found in re.finditer(rf"{negation}\b(?P<word>{known})\b", sentence, re.IGNORECASE):
+        word = meaning[found["word"].lower()]
+        negated = found["no"] and found["word"].lower() not in ("yes", "no")
+        hits.append(_OPPOSITE[word] if negated else word)
+    if not hits or (not first and len(set(hits)) > 1):
         return None
-    return _named(hits[0], words) or hits[0]
-
-
-def _opposite(word: str, words: Mapping[str, str]) -> str:
-    pairs = {
-        "valid": "invalid",
-        "true": "False",
-        "yes": "no",
-        "invalid": "valid",
-        "false": "True",
-        "no": "yes",
-    }
-    return pairs[word.lower()]
+    return _named(hits[0], words)
 
 
 def _named(word: str, words: Mapping[str, str]) -> str | None:
@@ -146,7 +133,7 @@ def read_brackets(text: str) -> str | None:
 
 
 def read_words(text: str, words: Mapping[str, str]) -> str | None:
-    """A list of words, lower case and separated by spaces, or None. `words` are those that were to be sorted."""
+    """A list of words, lower case and separated by spaces, or None. `words`: those that were to be sorted."""
     text = clean(text)
     found = None
     for mark in statements(text):
@@ -192,7 +179,7 @@ def read_open(text: str) -> str | None:
     if (
         found is None
         and lines
-        and (len(lines) == 1 or len(lines[0].split()) <= 8 and not lines[0].rstrip().endswith(":"))
+        and (len(lines) == 1 or (len(lines[0].split()) <= 8 and not lines[0].rstrip().endswith(":")))
     ):
         found = lines[0]
     if found is None:
@@ -205,6 +192,3 @@ def read_open(text: str) -> str | None:
 def _first_sentence(tail: str) -> str:
     line = first_line(tail)
     return re.split(r"(?<=[.!])\s+(?=[A-Z])", line)[0]
-
-
-__all__ = ["plain", "read_brackets", "read_label", "read_number", "read_open", "read_words"]

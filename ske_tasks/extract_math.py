@@ -3,8 +3,8 @@ r"""Reads and compares the results of AGIEval's closed mathematics sets (`math`,
     python -c "from ske_tasks.extract_math import same; print(same(r'\frac12', '0.5'))"
 
 Equality is math-verify's (LaTeX to SymPy), after the string normalisation of MATH (Hendrycks et al. 2021,
-`math_equivalence.py`: units, dollars, percent and degree signs, `\left`, `\dfrac`). A gold answer with several
-blanks ("5;10") is compared blank by blank.
+`math_equivalence.py`: units, dollars, percent and degree signs, `\left`, `\dfrac`). A gold answer with
+several blanks ("5;10") is compared blank by blank.
 """
 
 import re

@@ -7,11 +7,11 @@ The task files `ske_tasks/tasks/ske_*.yaml` name `process_results` and the aggre
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from ske_models.pipeline import Answer
 from ske_tasks.extract import contains_alias, extract, is_right
-from ske_tasks.rows import options_of
+from ske_tasks.rows import Row, options_of
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
@@ -22,12 +22,13 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
         results: one text; a `ske_models.pipeline.Answer` when it comes from `ske_explicit`.
 
     Returns:
-        `acc`: (subset, right), averaged by `macro`; `acc_micro`: 0 or 1; `unanswered`: 1 if no answer was found;
-        `truncated`: 1 if a step ran into its token limit (only where the backend tells); NQ also `acc_substring`.
+        `acc`: (subset, right), averaged by `macro`; `acc_micro`: 0 or 1; `unanswered`: 1 if no answer was
+        found; `truncated`: 1 if a step ran into its token limit (only where the backend tells); NQ also
+        `acc_substring`.
     """
-    text = results[0]
-    prediction = extract(text, doc["kind"], options_of(doc))
-    right = is_right(prediction, doc)
+    text, row = results[0], cast("Row", doc)
+    prediction = extract(text, row["kind"], options_of(row))
+    right = is_right(prediction, row)
     doc["prediction"] = prediction
     scores: dict[str, Any] = {
         "acc": (doc["subset"], int(right)),
@@ -45,7 +46,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
 
 
 def macro(scores: Iterable[tuple[str, int]]) -> float:
-    """Mean over subsets of the share of right answers, which is what OpenCompass prints for MMLU, AGIEval, BBH."""
+    """Mean over subsets of the share of right answers: what OpenCompass prints for MMLU, AGIEval and BBH."""
     by_subset: dict[str, list[int]] = defaultdict(list)
     for subset, right in scores:
         by_subset[subset].append(right)

@@ -1,9 +1,9 @@
 """Finds which option a text names by its wording instead of its letter.
 
-    python -c "from ske_tasks.option_text import named_text as n; print(n('Paris', {'A': 'Paris', 'B': 'Rome'}))"
+    python -c "from ske_tasks.option_text import named_text; print(named_text('Rome', {'B': 'Rome'}))"
 
-A text that fits two options fits none; of two options of which one contains the other ("New York", "New York City")
-the longer one is meant.
+A text that fits two options fits none; of two options of which one contains the other ("New York", "New York
+City") the longer one is meant.
 """
 
 import re

@@ -38,9 +38,10 @@ _ENDINGS: dict[str, str] = {
     "choice": 'End your reply with "The answer is (X)." where X is the letter of the right option.',
     "multi_choice": 'One or more options are right. End your reply with "The answer is (X)." '
     "where X stands for the letters of all right options.",
-    "brackets": 'End your reply with "The answer is X." where X stands for the missing closing brackets only, '
+    "brackets": 'End your reply with "The answer is X." where X stands for the missing closing brackets '
+    "only, separated by spaces.",
+    "words": 'End your reply with "The answer is X." where X stands for the sorted words, '
     "separated by spaces.",
-    "words": 'End your reply with "The answer is X." where X stands for the sorted words, separated by spaces.',
     "number": 'End your reply with "The answer is X." where X is the number.',
     "math": 'End your reply with "The answer is $X$." where X is the final result.',
     "open": 'End your reply with "The answer is X." where X is as short as possible: '
@@ -56,7 +57,7 @@ _CHINESE_ENDINGS: dict[str, str] = {
 def make_row(
     benchmark: str,
     subset: str,
-    id: str,
+    name: str,
     kind: Kind,
     question: str,
     gold: list[str],
@@ -81,7 +82,7 @@ def make_row(
     row = Row(
         benchmark=benchmark,
         subset=subset,
-        id=id,
+        id=name,
         kind=kind,
         question=question.strip(),
         letters=letters,
@@ -94,6 +95,11 @@ def make_row(
     if not row["target"]:
         row["target"] = write_answer(row, chinese)
     return row
+
+
+def prompt(row: Row) -> str:
+    """The prompt of the method `direct`: the question, an empty line, how to end. (lm-eval's `doc_to_text`.)"""
+    return "\n\n".join(part for part in (row["ske_question"], row["ske_ending"]) if part)
 
 
 def gold_text(row: Row) -> str:
@@ -112,5 +118,5 @@ def write_answer(row: Row, chinese: bool = False) -> str:
 
 
 def options_of(row: Row) -> dict[str, str]:
-    """What `extract` needs to know of a row: letter to option text, or word to word where there are no letters."""
+    """What `extract` needs of a row: letter to option text, or word to word where there are no letters."""
     return dict(zip(row["letters"] or row["options"], row["options"], strict=True))

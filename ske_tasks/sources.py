@@ -2,8 +2,8 @@
 
     python -c "from ske_tasks.sources import READERS; print(len(READERS['nq']().test))"
 
-Every reader returns all items of the published test split. What cannot be scored (no gold answer) is listed in
-`Read.unscored` with the reason, and what was repaired in `Read.repaired`; nothing is left out silently.
+Every reader returns all items of the published test split. What cannot be scored (no gold answer) is listed
+in `Read.unscored` with the reason, and what was repaired in `Read.repaired`; nothing is left out silently.
 """
 
 import importlib.resources
@@ -119,10 +119,11 @@ def read_nq() -> Read:
 
 AGIEVAL = (
     "aqua-rat gaokao-biology gaokao-chemistry gaokao-chinese gaokao-english gaokao-geography gaokao-history "
-    "gaokao-mathcloze gaokao-mathqa gaokao-physics jec-qa-ca jec-qa-kd logiqa-en logiqa-zh lsat-ar lsat-lr lsat-rc "
-    "math sat-en sat-en-without-passage sat-math"
+    "gaokao-mathcloze gaokao-mathqa gaokao-physics jec-qa-ca jec-qa-kd logiqa-en logiqa-zh lsat-ar lsat-lr "
+    "lsat-rc math sat-en sat-en-without-passage sat-math"
 ).split()
-# AGIEval's own list (src/evaluation: multi_choice_datasets); the options of these may have several right ones.
+# AGIEval's own list (src/evaluation: multi_choice_datasets); the options of these may have several right
+# ones.
 AGIEVAL_MULTI = {"gaokao-physics", "jec-qa-ca", "jec-qa-kd"}
 # The hub's `query` is AGIEval's zero-shot prompt; its last line is the instruction, which ours replaces.
 _QUERY = re.compile(
@@ -133,7 +134,7 @@ _CLOZE = re.compile(r"(?P<head>.*)\n(?:A: The answer is|答案：)", re.DOTALL)
 
 
 def read_agieval() -> Read:
-    """AGIEval v1, `hails/agieval-*`: 21 sets of the zero-shot prompts. It has no shots of its own on the hub."""
+    """AGIEval v1, `hails/agieval-*`: 21 sets of zero-shot prompts. The hub has no shots for it."""
     read = Read([])
     for subset in AGIEVAL:
         closed = subset in ("math", "gaokao-mathcloze")
@@ -176,8 +177,8 @@ def _agieval_choice_row(subset: str, n: int, item: dict, read: Read) -> Row:
 def split_letters(choices: list[str]) -> tuple[list[str], list[str]]:
     """`["(A)x", "  B. y", "z"]` to `["A", "B", ""], ["x", "y", "z"]`.
 
-    The printed letters hold where they are a permutation of A, B, ... (logiqa row 108 prints A, C, B, D, and its
-    gold letter means the printed one); where one is missing or doubled, the caller letters by position.
+    The printed letters hold where they are a permutation of A, B, ... (logiqa row 108 prints A, C, B, D, and
+    its gold letter means the printed one); where one is missing or doubled, the caller letters by position.
     """
     letters, texts = [], []
     for place, choice in enumerate(choices):
@@ -204,10 +205,10 @@ BBH_FREE: dict[str, Kind] = {
 }
 BBH_CHOICE = (
     "date_understanding disambiguation_qa geometric_shapes hyperbaton logical_deduction_five_objects "
-    "logical_deduction_seven_objects logical_deduction_three_objects movie_recommendation penguins_in_a_table "
-    "reasoning_about_colored_objects ruin_names salient_translation_error_detection snarks temporal_sequences "
-    "tracking_shuffled_objects_five_objects tracking_shuffled_objects_seven_objects "
-    "tracking_shuffled_objects_three_objects"
+    "logical_deduction_seven_objects logical_deduction_three_objects movie_recommendation "
+    "penguins_in_a_table reasoning_about_colored_objects ruin_names salient_translation_error_detection "
+    "snarks temporal_sequences tracking_shuffled_objects_five_objects "
+    "tracking_shuffled_objects_seven_objects tracking_shuffled_objects_three_objects"
 ).split()
 BBH = sorted([*BBH_LABELS, *BBH_FREE, *BBH_CHOICE])
 # Three published items were split at the commas inside their options, so that no letter is the gold answer.

@@ -1,8 +1,8 @@
-r"""Finds where a model's text states its answer ("The answer is ...", `\boxed{...}`, "Answer: ...", "答案是 ...").
+r"""Finds where a model's text states its answer: "The answer is ...", `\boxed{...}`, "答案是 ..."
 
-The kinds of answer (`ske_tasks.extract_choice`, `extract_free`, `extract_math`) read what follows such a place. The
-last statement counts, so a changed mind is followed; hypothetical ("if the answer is A") and questioning
-("is the answer A?") sentences state nothing.
+The kinds of answer (`ske_tasks.extract_choice`, `extract_free`, `extract_math`) read what follows such a
+place. The last statement counts, so a changed mind is followed; hypothetical ("if the answer is A") and
+questioning ("is the answer A?") sentences state nothing.
 
     python -c "from ske_tasks.statements import statements; print(statements('So the answer is B.'))"
 """
@@ -25,12 +25,14 @@ _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
 # What may stand between the mark and the letter: quotes, a colon, "clearly", "option" ...
 FILLER = (
-    r"(?i:[\s:\"'*,>-]|\b(?:clearly|therefore|thus|definitely|simply|just|indeed|actually|probably|likely|most|that|"
-    r"options?|choices?|letters?|answers?|number|is|are|statement|correct|right|best|one|the|first|second|third|fourth|last)\b|选项|选|是|为)*"
+    r"(?i:[\s:\"'*,>-]|\b(?:clearly|therefore|thus|definitely|simply|just|indeed|actually|probably|likely|most|"
+    r"that|options?|choices?|letters?|answers?|number|is|are|statement|correct|right|best|one|the|first|second|"
+    r"third|fourth|last)\b|选项|选|是|为)*"
 )
 _BE = (
-    r"(?:\b(?:is|are|was|were|will\ be|would\ be|should\ be|must\ be|has\ to\ be|can\ only\ be|becomes|remains|"
-    r"seems\ to\ be|appears\ to\ be|turns\ out\ to\ be)\b(?:n't)?|isn't|wasn't|cannot\ be|can't\ be|'s\b|:|=|->|→)"
+    r"(?:\b(?:is|are|was|were|will\ be|would\ be|should\ be|must\ be|has\ to\ be|can\ only\ be|becomes|"
+    r"remains|seems\ to\ be|appears\ to\ be|turns\ out\ to\ be)\b(?:n't)?|isn't|wasn't|cannot\ be|can't\ be|"
+    r"'s\b|:|=|->|→)"
 )
 _MARK = re.compile(
     rf"""(?P<answer>\b(?:answers?|ans)\b
@@ -40,7 +42,8 @@ _MARK = re.compile(
         |^[\s\#]*(?:the\ )?(?:final\ |correct\ )?answer\s*$
         |\b(?:correct|right|best|true)\ (?:option|choice|statement|one|response)s?\s*{_BE}
         |\b(?:final\ result|final\ answer|conclusion(?=:))\s*{_BE}?
-        |\b(?:I|we)(?:'ll|'d|\ will|\ would|\ should|\ must|\ can|\ therefore|\ thus|\ finally|\ have\ to|\ now)*
+        |\b(?:I|we)(?:'ll|'d|\ will|\ would|\ should|\ must|\ can|\ therefore|\ thus|\ finally
+                |\ have\ to|\ now)*
             \ (?:choose|pick|select|go\ with|settle\ on|say)\b
         |答案(?:应该|应当|应|选项|选择|就|只能|便)*(?:是|为|选|:|不是)+|答案[\]]?(?=\s*[A-Z(\[$])
         |(?:正确|符合题意|错误|不正确)的?(?:答案|选项)?(?:的)?(?:应该|应)?(?:是|为|:)
@@ -49,7 +52,8 @@ _MARK = re.compile(
 )
 _HYPOTHETICAL = re.compile(
     r"\b(?:if|suppose|supposing|assume|assuming|whether|unless|imagine|is|was|could|can|might)\s+"
-    r"(?:that\s+)?(?:the\s+|my\s+|your\s+)?(?:correct\s+|right\s+|final\s+|best\s+)*$|(?:如果|假如|假设|若)[^,.\n]{0,6}$",
+    r"(?:that\s+)?(?:the\s+|my\s+|your\s+)?(?:correct\s+|right\s+|final\s+|best\s+)*$"
+    r"|(?:如果|假如|假设|若)[^,.\n]{0,6}$",
     re.IGNORECASE,
 )
 
@@ -71,8 +75,8 @@ def unify(text: str) -> str:
 def clean(text: str, keep_math: bool = False) -> str:
     """The part of a model's text in which its answer can stand, with plain brackets, quotes and emphasis.
 
-    Dropped: reasoning in `<think>` (all of it when it never ends), everything from the end of the turn on, and
-    a next question written after the answer. `keep_math` leaves LaTeX and its dollars as they are.
+    Dropped: reasoning in `<think>` (all of it when it never ends), everything from the end of the turn on,
+        and a next question written after the answer. `keep_math` leaves LaTeX and its dollars as they are.
     """
     if "</think>" in text:
         text = text.rsplit("</think>", 1)[1]
@@ -93,10 +97,10 @@ def clean(text: str, keep_math: bool = False) -> str:
 
 
 def statements(text: str) -> list[Statement]:
-    """Every place that states an answer, in order. `tail` runs to the end of the text; nothing after a question."""
+    """Every place that states an answer, in order. `tail` is what follows, 4,000 characters at most."""
     found = []
     for mark in _MARK.finditer(text):
-        before, tail = text[: mark.start()], text[mark.end() :]
+        before, tail = text[max(0, mark.start() - 80) : mark.start()], text[mark.end() : mark.end() + 4000]
         asked = re.match(r"\s*(?:option\s*)?\(?[A-Z]\)?\s*\?", tail)
         if _HYPOTHETICAL.search(before) or asked:
             continue

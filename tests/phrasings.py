@@ -18,7 +18,7 @@ def phrasings(row: Row) -> list[str]:
                 row["target"],
                 gold,
                 f"**{gold}.** {option}",
-                f"I first thought ({others[0]}), but that cannot be.\nSo the correct answer is option {gold}.",
+                f"I first thought ({others[0]}), but that is wrong.\nSo the correct answer is option {gold}.",
                 f"A careful look rules out {others[-1]}.\n\nThe answer is {gold} because it fits best.",
                 f"Let's think step by step.\n\nFinal answer: $\\boxed{{\\text{{{gold}}}}}$",
                 f"答案是{gold}。",
@@ -94,7 +94,7 @@ def phrasings(row: Row) -> list[str]:
                 written += [
                     alias,
                     f"The answer is {alias}.",
-                    f"He was born there. I recall this well.\n\nSo the answer is {alias if '*' in alias else f'**{alias}**'}.",
+                    f"I recall this.\n\nSo the answer is {alias if '*' in alias else f'**{alias}**'}.",
                     f"Answer: {alias.lower()}",
                     f"It was {alias}." if not re.match(r"\W", alias) else alias,
                 ]
@@ -102,5 +102,5 @@ def phrasings(row: Row) -> list[str]:
 
 
 def readable(option: str) -> bool:
-    """Whether an option's text can be told from the other text: at least a letter, and no sentence of its own."""
+    """Whether an option's text has a word, by which it can be told from the text around it."""
     return bool(re.search(r"\w\w", plain(option)))

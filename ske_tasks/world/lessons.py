@@ -204,10 +204,10 @@ def circuits(words: list[str], n: int, seed: int) -> list[Lesson]:
     rng = random.Random(f"circuits-{seed}")
     found = []
     for _ in range(n):
-        some = rng.sample(words, rng.randint(6, 24))
+        some = rng.sample(words, rng.choice((6, 12, 24, 48)))
         form = rng.randrange(4)
         if form == 0:
-            found.append(Lesson((), " ".join(some * rng.randint(1, 2)), " ".join(some)))
+            found.append(Lesson((), " ".join(some * 2), " ".join(some)))
         elif form == 1:
             pairs = [f"{a} {b}" for a, b in zip(some[::2], some[1::2], strict=False)]
             found.append(Lesson((), " ".join(rng.sample(pairs, len(pairs))), " ".join(pairs)))
