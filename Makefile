@@ -6,7 +6,8 @@
 #   make lock     write requirements/lock.txt anew
 #   make clean    remove .venv and the caches
 #
-# PYTHON=python3.12 make demo    with another interpreter (3.10 or newer; 3.11 is what is tested)
+# PYTHON=python3.12 make demo    with another interpreter (3.10 to 3.12 for the tests, because of OpenCompass;
+#                                3.10 or newer for the demo; 3.11 is what is tested)
 # UV_TORCH_BACKEND=cpu make demo the small CPU build of torch, from its own index
 
 SHELL := /bin/bash
