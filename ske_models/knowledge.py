@@ -1,4 +1,4 @@
-"""What each step wrote: the store (SQLite) that makes a run resumable, and knowledge as JSONL to look at and edit.
+"""What each step wrote: the store (SQLite) that makes a run resumable, and knowledge as JSONL to edit.
 
     python -m ske_models.knowledge STORE > knowledge.jsonl           # export; edit it by hand, then
     lm_eval --model ske_explicit --model_args knowledge=knowledge.jsonl,...   # run with the edited text
@@ -85,7 +85,8 @@ class Store:
 
     def put(self, key: str, step: str, prompts: str, question: str, text: str) -> None:
         self._db.execute(
-            "INSERT INTO steps VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT(key) DO UPDATE SET written = written + 1",
+            "INSERT INTO steps VALUES (?, ?, ?, ?, ?, 1) "
+            "ON CONFLICT(key) DO UPDATE SET written = written + 1",
             (key, step, prompts, question, text),
         )
 
@@ -188,6 +189,7 @@ class KnowledgeFile:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description="Export the knowledge in a store as JSONL, to stdout.")
     parser.add_argument(
         "store", type=Path, help="a store file (its path stands in the results: config.ske.store)"

@@ -70,11 +70,14 @@ class LMEvalEngine:
 
 
 def instance(origin: Instance, request_type: Any, arguments: tuple) -> Instance:
+    """A request of our own on behalf of one of the harness'."""
     return Instance(request_type, origin.doc, arguments, origin.idx, metadata=origin.metadata)
 
 
 def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequence[str]) -> LM:
-    """The backend with its model in it. Raises UserError if the model cannot be had or an argument is unknown.
+    """The backend with its model in it.
+
+    Raises UserError if the model cannot be had or an argument is unknown.
 
     ours: the arguments that whoever calls this takes itself, to be named with an unknown one.
     """

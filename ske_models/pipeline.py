@@ -224,12 +224,13 @@ class Pipeline:
             for index, key in enumerate(keys)
             if found[index] is None and (key is None or first.setdefault(key, index) == index)
         ]
-        for index, text in zip(missing, self._generate(requests, keys, missing), strict=True):
-            found[index] = text
+        for index, new in zip(missing, self._generate(requests, keys, missing), strict=True):
+            found[index] = new
         written: list[Written] = []
-        for request, key, text in zip(requests, keys, found, strict=True):
+        for request, key, own in zip(requests, keys, found, strict=True):
             count = self.counts[request.step]
             count.asked += 1
+            text = own
             if text is None:
                 assert key is not None
                 text = written[first[key]]
@@ -278,7 +279,7 @@ class Pipeline:
         texts = self.engine.generate(asked, done)
         seconds = time.monotonic() - started
         written: list[Written] = []
-        work = {step: 0 for step in self.counts}  # tokens of each step, to share out the seconds
+        work = dict.fromkeys(self.counts, 0)  # tokens of each step, to share out the seconds
         for position, (request, text) in enumerate(zip(asked, texts, strict=True)):
             done(position, text)
             written.append(self._measured(request, text, "generated"))

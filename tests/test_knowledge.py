@@ -60,7 +60,10 @@ def test_export_is_a_command_and_asks_which_prompt_set(tmp_path):
         ('["q", "k"]', "line 2: broken"),
         ('{"question": "q", "knowledge": 3}', "line 2: `question` and `knowledge` must be text"),
         ('{"question": "q0", "knowledge": "other"}', "line 2: a second, different knowledge"),
-        ('{"question": "q", "knowledge": "k", "prompts": "p2"}', "line 2: written by another run: prompts is p2"),
+        (
+            '{"question": "q", "knowledge": "k", "prompts": "p2"}',
+            "line 2: written by another run: prompts is p2",
+        ),
         ('{"question": "q", "knowledge": "k", "model": "m2"}', "line 2: written by another run: model is m2"),
     ],
 )
@@ -91,7 +94,8 @@ def test_a_line_counts_as_edited_when_its_text_is_not_what_was_exported(tmp_path
     ]
     (tmp_path / "k.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     file = KnowledgeFile(tmp_path / "k.jsonl", OWNER, "p1")
-    assert [file.get(line["question"]).edited for line in lines] == [False, True, True]
+    found = [file.get(line["question"]) for line in lines]
+    assert [given is not None and given.edited for given in found] == [False, True, True]
 
 
 def test_weights_that_were_replaced_are_told_apart(tmp_path):

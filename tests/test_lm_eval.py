@@ -48,7 +48,7 @@ def model(inner, tiny_llama, tmp_path, monkeypatch):
     monkeypatch.setattr("ske_models.lm_eval.load", lambda *_: inner)
 
     def make(**args: Any) -> SKEExplicitLM:
-        defaults = {
+        defaults: dict[str, Any] = {
             "pretrained": str(tiny_llama),
             "store": str(tmp_path / "store.sqlite"),
             "max_knowledge_toks": KNOWLEDGE_LIMIT,
@@ -59,11 +59,9 @@ def model(inner, tiny_llama, tmp_path, monkeypatch):
 
 
 def evaluate(model: Any, task: str, **options: Any) -> dict:
-    defaults = {"apply_chat_template": True, "bootstrap_iters": 0, "log_samples": True}
+    defaults: dict[str, Any] = {"apply_chat_template": True, "bootstrap_iters": 0, "log_samples": True}
     manager = TaskManager(include_path=str(TASKS), include_defaults=False)
-    return lm_eval.simple_evaluate(
-        model=model, tasks=[task], task_manager=manager, **(defaults | options)
-    )
+    return lm_eval.simple_evaluate(model=model, tasks=[task], task_manager=manager, **(defaults | options))
 
 
 def outputs(results: dict, task: str) -> list:
@@ -107,7 +105,7 @@ def test_options_are_scored_with_the_knowledge_and_after_the_task_own_cue(model,
 
 
 def test_the_task_stop_strings_do_not_cut_the_knowledge(model, inner, monkeypatch):
-    settings = []
+    settings: list[dict[str, Any]] = []
     real = inner.generate_until
 
     def spy(requests: list) -> list[str]:
@@ -123,7 +121,9 @@ def test_the_task_stop_strings_do_not_cut_the_knowledge(model, inner, monkeypatc
 
 @pytest.mark.parametrize("as_turns", [True, False])
 def test_few_shot_and_system_turns_reach_both_steps(model, asked, as_turns):
-    evaluate(model(), "toy_write", num_fewshot=2, system_instruction="Be exact.", fewshot_as_multiturn=as_turns)
+    evaluate(
+        model(), "toy_write", num_fewshot=2, system_instruction="Be exact.", fewshot_as_multiturn=as_turns
+    )
     assert len(asked) == 24
     for _, context in asked:
         assert context.startswith("<|system|>Be exact.<|end|><|user|>")
@@ -188,13 +188,18 @@ def test_methods_share_a_store_but_not_their_answers(model, asked):
 
 def test_every_text_is_in_the_store_before_the_call_returns(model, inner, monkeypatch):
     explicit = model()
-    stored_at = []
+    stored_at: list[int] = []
 
     def count() -> int:
         return explicit.pipeline.store._db.execute("SELECT COUNT(*) FROM steps").fetchone()[0]
 
     real = inner._model_generate
-    monkeypatch.setattr(inner, "_model_generate", lambda **kw: (stored_at.append(count()), real(**kw))[1])
+
+    def spy(**options: Any) -> Any:
+        stored_at.append(count())
+        return real(**options)
+
+    monkeypatch.setattr(inner, "_model_generate", spy)
     evaluate(explicit, "toy_write")
     assert stored_at == [0, 4, 8, 12, 16, 20]  # batches of 4
 

@@ -79,7 +79,9 @@ def test_killed_at_ten_moments_and_continued_it_ends_as_if_never_killed(tiny_lla
     command = LM_EVAL + arguments(tiny_llama, store, output)
     moments = sorted(random.Random(0).sample(range(24), 10))  # texts of 24 that are finished
     for moment in moments:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+        )
         while process.poll() is None and finished(store) <= moment:
             time.sleep(0.005)
         assert process.poll() is None, f"it ended before {moment} texts were finished"

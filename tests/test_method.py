@@ -8,7 +8,11 @@ from ske_models import prompts
 from ske_models.method import Question, answer_messages, knowledge_messages
 
 PROMPTS = prompts.load("default")
-SHOTS = ({"role": "system", "content": "Be exact."}, {"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"})
+SHOTS = (
+    {"role": "system", "content": "Be exact."},
+    {"role": "user", "content": "1+1?"},
+    {"role": "assistant", "content": "2"},
+)
 OURS = Question(SHOTS, asked="2+2?\n\nEnd with N.", text="2+2?", ending="End with N.")
 
 
@@ -17,7 +21,10 @@ def roles(messages):
 
 
 def test_direct_is_the_harness_own_prompt():
-    assert answer_messages(OURS, PROMPTS, "direct", "single", None) == [*SHOTS, {"role": "user", "content": OURS.asked}]
+    assert answer_messages(OURS, PROMPTS, "direct", "single", None) == [
+        *SHOTS,
+        {"role": "user", "content": OURS.asked},
+    ]
 
 
 def test_cot_asks_for_steps_and_says_how_to_end_last():
@@ -60,5 +67,8 @@ def test_a_scored_answer_follows_the_harness_own_cue(layout):
 def test_a_given_start_of_the_answer_stays_its_start():
     question = Question((), asked="2+2?", text="2+2?", prefix="It is")
     for method, knowledge in [("direct", None), ("cot", None), ("explicit", "Four.")]:
-        assert answer_messages(question, PROMPTS, method, "single", knowledge)[-1] == {"role": "assistant", "content": "It is"}
+        assert answer_messages(question, PROMPTS, method, "single", knowledge)[-1] == {
+            "role": "assistant",
+            "content": "It is",
+        }
     assert roles(knowledge_messages(question, PROMPTS)) == ["user"]

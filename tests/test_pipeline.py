@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -16,13 +17,13 @@ from ske_models.pipeline import Item, Pipeline
 OWNER = {"backend": "instant", "weights": "1"}
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
 @dataclass
 class InstantEngine:
-    """Writes a text that depends on the prompt alone, tells of each at once, and may be killed after `lives`."""
+    """Writes a text that depends on the prompt alone, tells of each at once, may die after `lives` texts."""
 
     calls: list[list[str]] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
@@ -36,7 +37,7 @@ class InstantEngine:
         texts = []
         for index, request in enumerate(requests):
             if self.lives is not None and len(self.prompts) >= self.lives:
-                raise Killed
+                raise KilledError
             self.prompts.append(request.prompt)
             texts.append(f"text {hash(request.prompt)}")
             done(index, texts[-1])
@@ -53,8 +54,8 @@ def items(n, settings=None):
     return [Item(Question((), f"q{i}?", f"q{i}?"), settings or {"until": []}, limit=8) for i in range(n)]
 
 
-def pipeline(engine, store, **changes):
-    options = {
+def pipeline(engine: InstantEngine, store: Store, **changes: Any) -> Pipeline:
+    options: dict[str, Any] = {
         "method": "explicit",
         "layout": "single",
         "prompts": prompts.load("default"),
@@ -93,7 +94,11 @@ def test_equal_questions_are_asked_once(store):
     answers = run.run(items(5) + items(5))
     assert answers[:5] == answers[5:]
     assert len(engine.prompts) == len(set(engine.prompts)) == 10
-    assert (run.counts["knowledge"].asked, run.counts["knowledge"].generated, run.counts["knowledge"].shared) == (10, 5, 5)
+    assert (
+        run.counts["knowledge"].asked,
+        run.counts["knowledge"].generated,
+        run.counts["knowledge"].shared,
+    ) == (10, 5, 5)
 
 
 def test_sampled_answers_are_neither_shared_nor_stored(store):
@@ -109,7 +114,7 @@ def test_killed_after_every_single_text_it_generates_nothing_twice(tmp_path):
     uninterrupted = pipeline(InstantEngine(), Store(None, OWNER), window=3).run(items(8))
     path = tmp_path / "store.sqlite"
     for _ in range(15):  # 8 questions, 2 steps: the sixteenth text ends the run
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             pipeline(InstantEngine(lives=1), Store(path, OWNER), window=3).run(items(8))
     last = pipeline(InstantEngine(lives=1), Store(path, OWNER), window=3)
     assert last.run(items(8)) == uninterrupted
@@ -120,12 +125,13 @@ def test_killed_after_every_single_text_it_generates_nothing_twice(tmp_path):
 
 def test_what_determines_a_text_is_in_its_key(store):
     pipeline(InstantEngine(), store).run(items(2))
-    for change in [
+    changes: list[dict[str, Any]] = [
         {"layout": "multiturn"},
         {"knowledge_settings": {"max": 3}},
         {"method": "cot"},
         {"prompts": prompts.load("world")},
-    ]:
+    ]
+    for change in changes:
         engine = InstantEngine()
         pipeline(engine, store, **change).run(items(2))
         assert engine.prompts, change
@@ -144,7 +150,9 @@ def test_the_cost_of_a_call_is_shared_out_between_its_steps(store):
     run.run(items(6))
     report = run.report()["steps"]
     assert set(report) == {"knowledge", "answer"}
-    assert all(step["generated"] == 6 and step["seconds"] > 0 and step["prompt_tokens"] for step in report.values())
+    assert all(
+        step["generated"] == 6 and step["seconds"] > 0 and step["prompt_tokens"] for step in report.values()
+    )
 
 
 def test_edited_knowledge_is_used_and_told(store, tmp_path):

@@ -90,7 +90,8 @@ def _validated(name: str, path: Path, content: Any) -> PromptSet:
     missing, unknown = TEMPLATES.keys() - content.keys(), content.keys() - TEMPLATES.keys()
     if missing or unknown:
         raise UserError(
-            f"prompts={path}: templates missing: {sorted(missing) or 'none'}; unknown: {sorted(unknown) or 'none'}"
+            f"prompts={path}: templates missing: {sorted(missing) or 'none'}; "
+            f"unknown: {sorted(unknown) or 'none'}"
         )
     for key, source in content.items():
         _check_template(path, key, source)

@@ -12,7 +12,7 @@ LEGS = [4, 4, 2, 6, 4, 4, 2, 4, 4, 6, 4, 2]
 
 def load(**_: Any) -> datasets.DatasetDict:
     """Splits `train` (4 other rows, for few-shot) and `test` (12 rows)."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"question": f"How many legs has a {animal}?", "options": ["2", "4", "6", "8"], "answer": str(legs)}
         for animal, legs in zip(ANIMALS, LEGS, strict=True)
     ]

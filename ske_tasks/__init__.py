@@ -1,0 +1,1 @@
+"""Tasks of the suite for lm-eval: the six benchmarks and TinyWorld."""
