@@ -2,8 +2,8 @@
 
     HF_ENDPOINT=... python benchmarks/loading.py        # or with the data in the cache and HF_HUB_OFFLINE=1
 
-Every question is rendered for direct, CoT and explicit (both layouts), through the task objects that `lm_eval` uses.
-Prints a table; the time includes the downloads from the endpoint when the cache is empty.
+Every question is rendered for direct, CoT and explicit (both layouts), through the task objects that
+`lm_eval` uses. Prints a table; the time includes the downloads from the endpoint when the cache is empty.
 """
 
 from __future__ import annotations
@@ -36,8 +36,13 @@ def main() -> None:
         for doc in task.test_docs():
             text = task.fewshot_context(doc, num_fewshot=0)
             question = Question((), prompt(doc), doc["ske_question"], doc["ske_ending"])
-            messages = [answer_messages(question, prompts, "cot", "single", None), knowledge_messages(question, prompts)]
-            messages += [answer_messages(question, prompts, "explicit", layout, "A fact.") for layout in LAYOUTS]
+            messages = [
+                answer_messages(question, prompts, "cot", "single", None),
+                knowledge_messages(question, prompts),
+            ]
+            messages += [
+                answer_messages(question, prompts, "explicit", layout, "A fact.") for layout in LAYOUTS
+            ]
             rendered += len(messages) + bool(text)
         done = time.perf_counter()
         row = [len(task.test_docs()), loaded - began, done - loaded, rendered]

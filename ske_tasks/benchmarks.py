@@ -16,8 +16,9 @@ from datasets import Dataset, DatasetDict
 from lm_eval.api.samplers import ContextSampler
 
 from ske_models.errors import UserError
+from ske_tasks.hub import Read
 from ske_tasks.rows import Row
-from ske_tasks.sources import READERS, Read
+from ske_tasks.sources import READERS
 
 log = logging.getLogger(__name__)
 

@@ -182,7 +182,7 @@ def read_open(text: str) -> str | None:
         and (len(lines) == 1 or (len(lines[0].split()) <= 8 and not lines[0].rstrip().endswith(":")))
     ):
         found = lines[0]
-    if found is None:
+    if found is None or not found.strip(". "):
         return None
     found = re.sub(r"(?i)^\W*(?:(?:it|he|she|they|this|that|there) (?:is|was|were|are)\s+)", "", found)
     bare = found.strip(" \t\"'*:")

@@ -39,7 +39,8 @@ def read_math(text: str) -> str | None:
             found = [text]
     if not found:
         return None
-    return _trim(";".join(found)) or None
+    result = _trim(";".join(found))
+    return result if result.strip(".") else None
 
 
 def boxed(text: str) -> list[str] | None:

@@ -98,7 +98,7 @@ def make_row(
 
 
 def prompt(row: Row) -> str:
-    """The prompt of the method `direct`: the question, an empty line, how to end. (lm-eval's `doc_to_text`.)"""
+    """The prompt of `direct` (lm-eval's `doc_to_text`): the question, an empty line, how to end."""
     return "\n\n".join(part for part in (row["ske_question"], row["ske_ending"]) if part)
 
 
@@ -120,3 +120,8 @@ def write_answer(row: Row, chinese: bool = False) -> str:
 def options_of(row: Row) -> dict[str, str]:
     """What `extract` needs of a row: letter to option text, or word to word where there are no letters."""
     return dict(zip(row["letters"] or row["options"], row["options"], strict=True))
+
+
+def letter_of(index: int) -> str:
+    """0 to "A", 1 to "B" ..."""
+    return chr(ord("A") + index)
