@@ -134,9 +134,8 @@ def tables() -> str:
             accepted = [row for row in members if row["verdict"] != "right" and judge(row)]
             right = sum(row["verdict"] == "right" for row in members)
             counted = f"{len(members)} ({right})" if name == "ours" else ""
-            lines.append(
-                f"| {kind if name == 'ours' else ''} | {counted} | {name} | {len(rejected)} | {len(accepted)} |"
-            )
+            first = kind if name == "ours" else ""
+            lines.append(f"| {first} | {counted} | {name} | {len(rejected)} | {len(accepted)} |")
             for row in [*_telling(rejected), *_telling(accepted)] if name != "ours" else []:
                 shown = json.dumps(row["output"], ensure_ascii=False)[1:-1].replace("|", "\\|")
                 given = "right" if row in accepted else "not right"

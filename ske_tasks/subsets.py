@@ -1,7 +1,7 @@
 """The table by subset (57 subjects of MMLU, 21 sets of AGIEval, 27 tasks of BBH) of a finished run.
 
-    lm_eval --model ske_explicit ... --tasks ske --log_samples --output_path out
-    python -m ske_tasks.subsets out              # a samples_*.jsonl, or a folder with them
+lm_eval --model ske_explicit ... --tasks ske --log_samples --output_path out
+python -m ske_tasks.subsets out              # a samples_*.jsonl, or a folder with them
 """
 
 from __future__ import annotations
@@ -27,14 +27,18 @@ def samples(path: Path) -> dict[str, list[dict[str, Any]]]:
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; give lm_eval's --output_path")
-    files = [path] if path.is_file() else sorted(path.rglob("samples_*.jsonl"), key=lambda file: file.stem[-26:])
+    files = (
+        [path] if path.is_file() else sorted(path.rglob("samples_*.jsonl"), key=lambda file: file.stem[-26:])
+    )
     found = {}
     for file in files:
         lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
         if lines and "ske_question" in lines[0]["doc"] and "subset" in lines[0]["doc"]:
             found[file.stem.removeprefix("samples_").rsplit("_", 1)[0]] = lines
     if not found:
-        raise UserError(f"{path}: no samples of the ske benchmarks; run lm_eval with --log_samples --output_path")
+        raise UserError(
+            f"{path}: no samples of the ske benchmarks; run lm_eval with --log_samples --output_path"
+        )
     return found
 
 
@@ -51,14 +55,21 @@ def table(task: str, lines: list[dict[str, Any]]) -> Table:
     shown.add_section()
     if len(by_subset) > 1:
         shown.add_row("all, macro (acc)", *_row(lines, macro(line["acc"] for line in lines)))
-    shown.add_row("all, micro (acc_micro)", *_row(lines, sum(line["acc_micro"] for line in lines) / len(lines)))
+    shown.add_row(
+        "all, micro (acc_micro)", *_row(lines, sum(line["acc_micro"] for line in lines) / len(lines))
+    )
     return shown
 
 
 def _row(members: list[dict[str, Any]], accuracy: float) -> list[str]:
     cut = [member["truncated"] for member in members if "truncated" in member]
     unanswered = sum(member["unanswered"] for member in members)
-    return [str(len(members)), f"{100 * accuracy:.2f}", str(unanswered), str(sum(cut)) if cut else "not known"]
+    return [
+        str(len(members)),
+        f"{100 * accuracy:.2f}",
+        str(unanswered),
+        str(sum(cut)) if cut else "not known",
+    ]
 
 
 def main() -> None:
