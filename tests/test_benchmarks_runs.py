@@ -55,10 +55,10 @@ def arguments(model: Path | str, **more: object) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def quick(hub, tiny_llama, tmp_path_factory) -> dict[str, dict]:
-    """All 600 questions by the three methods; long prompts are cut to 512 tokens to spare the time."""
+    """All 600 questions by the three methods; long prompts are cut to 256 tokens to spare the time."""
     runs = {
         method: {
-            "model_args": arguments(tiny_llama, method=method, batch_size=16, max_length=512),
+            "model_args": arguments(tiny_llama, method=method, batch_size=32, max_length=256),
             "tasks": ["ske_quick"],
             "gen_kwargs": {"max_gen_toks": 8},
         }
