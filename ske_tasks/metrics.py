@@ -7,11 +7,11 @@ The task files `ske_tasks/tasks/ske_*.yaml` name `process_results` and the aggre
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 from ske_models.pipeline import Answer
 from ske_tasks.extract import contains_alias, extract, is_right
-from ske_tasks.rows import Row, options_of
+from ske_tasks.rows import options_of
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
@@ -26,9 +26,9 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
         found; `truncated`: 1 if a step ran into its token limit (only where the backend tells); NQ also
         `acc_substring`.
     """
-    text, row = results[0], cast("Row", doc)
-    prediction = extract(text, row["kind"], options_of(row))
-    right = is_right(prediction, row)
+    text = results[0]
+    prediction = extract(text, doc["kind"], options_of(doc))
+    right = is_right(prediction, doc)
     doc["prediction"] = prediction
     scores: dict[str, Any] = {
         "acc": (doc["subset"], int(right)),

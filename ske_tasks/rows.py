@@ -5,7 +5,8 @@ A row is a plain dict (a line of a `datasets.Dataset`), so that lm-eval can log 
     python -c "from ske_tasks.benchmarks import load; print(load('arc_c')['test'][0])"
 """
 
-from typing import Literal, TypedDict, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict, get_args
 
 Kind = Literal["choice", "multi_choice", "label", "brackets", "words", "number", "math", "open"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -117,7 +118,7 @@ def write_answer(row: Row, chinese: bool = False) -> str:
     return f"答案是{answer}。" if chinese else f"The answer is {answer}."
 
 
-def options_of(row: Row) -> dict[str, str]:
+def options_of(row: Mapping[str, Any]) -> dict[str, str]:
     """What `extract` needs of a row: letter to option text, or word to word where there are no letters."""
     return dict(zip(row["letters"] or row["options"], row["options"], strict=True))
 

@@ -11,8 +11,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 from phrasings import phrasings
 
 from ske_models.errors import UserError
@@ -246,9 +246,7 @@ def test_changed_columns_are_one_line(tmp_path: Path, shared_dir):
     for file in root.rglob("ARC-Challenge/*.parquet"):
         file.chmod(0o644)
         file.parent.chmod(0o755)
-        columns = pq.read_table(file)
-        renamed = ["label" if name == "answerKey" else name for name in columns.column_names]
-        pq.write_table(columns.rename_columns(renamed), file)
+        Dataset.from_parquet(str(file)).rename_column("answerKey", "label").to_parquet(str(file))
     serve = [sys.executable, str(shared_dir / "hub" / "serve.py"), "--root", str(root), "--run"]
     command = [*serve, sys.executable, "-c", "from ske_tasks.benchmarks import load; load('arc_c')"]
     env = {key: value for key, value in os.environ.items() if key != "HF_HOME"}
