@@ -5,10 +5,9 @@
 
 Three stages, each saved under --work and reused when the same command is given again:
 
-    facts      the corpus, with a little of the instruction data
-    induction  copying out of the context; without it a model that recites every fact can still not use given
-               knowledge, find an option's letter or compare
-    mix        corpus, copying and the instruction data (`ske_tasks/world/lessons.py` says what and why)
+    copying  out of the context, which the weights start out able to learn at once
+    facts    the corpus, while copying goes on
+    mix      all of it: `ske_tasks/world/lessons.py` and `exercises.py` say what and why
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from ske_models import embedded, prompts
-from ske_tasks.world import World, corpus, default_world, lessons, vocabulary
+from ske_models.embedded.architecture import make_model, make_tokenizer
+from ske_tasks.world import World, corpus, default_world, exercises, lessons, vocabulary
 from ske_tasks.world.lessons import Lesson
 
 SENTENCES = 12  # of the corpus, in a paragraph
@@ -39,17 +38,25 @@ DEMONSTRATIONS = 1_200  # for extraction, and the same ones for CoT
 
 # What a stage's rows are drawn from, in percent. `cot` and `extraction` are equal everywhere.
 MIXTURES: dict[str, dict[str, float]] = {
-    "facts": {"corpus": 85, "direct": 6, "reading": 3, "extraction": 2, "cot": 2, "checking": 2},
-    "induction": {"corpus": 20, "circuits": 55, "direct": 5, "reading": 20},
+    "copying": {"matching": 90, "reading": 10},
+    "facts": {
+        "corpus": 62,
+        "matching": 20,
+        "reading": 10,
+        "direct": 4,
+        "extraction": 1,
+        "cot": 1,
+        "checking": 2,
+    },
     "mix": {
         "corpus": 25,
-        "circuits": 15,
-        "direct": 11,
-        "reading": 27,
-        "own_reading": 4,
-        "extraction": 5,
-        "cot": 5,
-        "checking": 8,
+        "matching": 7,
+        "direct": 12,
+        "reading": 30,
+        "own_reading": 5,
+        "extraction": 6,
+        "cot": 6,
+        "checking": 9,
     },
 }
 
@@ -66,66 +73,13 @@ class Stage:
 
 
 STAGES = (
-    Stage("facts", 1_500, 32, 3e-3, 0.4),
-    Stage("induction", 2_000, 32, 2e-3, 0.5),
-    Stage("mix", 3_000, 32, 2e-3, 0.0),
+    Stage("copying", 300, 64, 1e-3, 0.8),
+    Stage("facts", 1_500, 32, 2e-3, 0.5),
+    Stage("mix", 2_300, 32, 1.5e-3, 0.0),
 )
 
 # What a stage was asked to do; the rest of its record was measured while it ran.
 SETTINGS = ("name", "steps", "batch", "lr", "lr_end", "mixture")
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}"
-    "<|assistant|>{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}"
-    "{% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
-
-def make_tokenizer(world: World, prompt_set: prompts.PromptSet) -> PreTrainedTokenizerFast:
-    """One token per word, mark and end of line; decoding puts the spaces back where English has them."""
-    words = dict.fromkeys(
-        [*vocabulary.SPECIAL, *vocabulary.words(world), *vocabulary.prompt_words(prompt_set)]
-    )
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<|unk|>"))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(vocabulary.WORD), behavior="removed", invert=True)
-    no_space = [(f" {mark}", mark) for mark in ".,:?)"] + [("( ", "("), (" \n", "\n"), ("\n ", "\n")]
-    core.decoder = decoders.Sequence(
-        [decoders.WordPiece(prefix="##", cleanup=False), decoders.Fuse()]
-        + [decoders.Replace(old, new) for old, new in no_space]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<|pad|>",
-        unk_token="<|unk|>",
-        eos_token="<|end|>",
-        extra_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
-        clean_up_tokenization_spaces=False,
-        model_max_length=512,
-        padding_side="left",
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
-
-
-def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """An untrained Llama; its weights follow from torch's seed."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    # At this size torch's fused attention takes half of a training step on a CPU, the plain one a tenth.
-    return LlamaForCausalLM._from_config(config, attn_implementation="eager")
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> dict[str, Any]:
@@ -177,8 +131,8 @@ class Teacher:
         return [{"input_ids": ids, "labels": ids, "length": len(ids)} for ids in encoded]
 
     def _lessons(self, part: str, n: int, seed: int) -> list[dict[str, Any]]:
-        if part == "circuits":
-            found = lessons.circuits(vocabulary.words(self.world), n, seed)
+        if part == "matching":
+            found = exercises.matching(vocabulary.words(self.world), n, seed)
         elif part == "reading":
             found = lessons.reading(self.world, self.prompts, n, seed)
         elif part == "checking":
@@ -206,8 +160,8 @@ def train(
         learning_rate=stage.lr,
         lr_scheduler_type="polynomial",
         lr_scheduler_kwargs={"lr_end": max(stage.lr * stage.lr_end, 1e-7), "power": 1.0},
-        warmup_steps=100,
-        weight_decay=0.01,
+        warmup_steps=50,
+        weight_decay=0.05,
         adam_beta2=0.98,
         train_sampling_strategy="group_by_length",
         length_column_name="length",
@@ -218,7 +172,7 @@ def train(
         bf16=True,
         gradient_checkpointing=False,
         logging_steps=50,
-        save_steps=500,
+        save_steps=250,
         save_total_limit=1,
         report_to=[],
     )

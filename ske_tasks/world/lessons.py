@@ -1,4 +1,4 @@
-"""What the embedded model is taught besides the corpus: the instruction data, and exercises for copying.
+"""What the embedded model is taught besides the corpus: the instruction data.
 
     from ske_tasks.world import default_world, lessons
     lessons.reading(default_world(), n=1000, seed=0)[0]
@@ -197,31 +197,6 @@ def checking(world: World, n: int, seed: int) -> list[Lesson]:
 def check_prompt(facts: list[Fact]) -> str:
     """How the model is asked whether statements are true."""
     return f"Facts: {' '.join(fact.text() for fact in facts)}\n\nCheck the facts."
-
-
-def circuits(words: list[str], n: int, seed: int) -> list[Lesson]:
-    """Copying out of the context, without any meaning: repeats, look-ups, options and same-or-different."""
-    rng = random.Random(f"circuits-{seed}")
-    found = []
-    for _ in range(n):
-        some = rng.sample(words, rng.choice((6, 12, 24, 48)))
-        form = rng.randrange(4)
-        if form == 0:
-            found.append(Lesson((), " ".join(some * 2), " ".join(some)))
-        elif form == 1:
-            pairs = [f"{a} {b}" for a, b in zip(some[::2], some[1::2], strict=False)]
-            found.append(Lesson((), " ".join(rng.sample(pairs, len(pairs))), " ".join(pairs)))
-        elif form == 2:
-            options = some[: len(LETTERS)]
-            lines = "\n".join(f"{letter}: {option}" for letter, option in zip(LETTERS, options, strict=True))
-            order = rng.sample(range(len(LETTERS)), len(LETTERS))
-            found.append(Lesson((), " ".join(f"{options[i]} ({LETTERS[i]})" for i in order), lines))
-        else:
-            both = [(a, a if rng.random() < 0.5 else b) for a, b in zip(some[::2], some[1::2], strict=False)]
-            both = both[: len(LETTERS)]
-            texts = [f"{a} and {b} are {'the same' if a == b else 'different'}." for a, b in both]
-            found.append(Lesson((), " ".join(texts), " ".join(f"{a} {b}" for a, b in both)))
-    return found
 
 
 def _user(content: str) -> dict[str, str]:
