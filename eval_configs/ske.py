@@ -29,7 +29,7 @@ from opencompass.models import (
     VLLMwithChatTemplate,
 )
 from opencompass.partitioners import NaivePartitioner
-from opencompass.runners import LocalRunner
+from opencompass.runners import LocalRunner, SlurmRunner
 from opencompass.tasks import OpenICLEvalTask, OpenICLInferTask
 
 from ske_models.opencompass import SKEExplicit
@@ -68,20 +68,16 @@ if asked.slice:
 
 # Models --------------------------------------------------------------------------------------------
 
-length = 512 if asked.embedded else 8192  # tokens, prompt and answer
-one = dict(max_seq_len=length)
-hf = dict(one, batch_size=64 if asked.embedded else 16, model_kwargs=dict(torch_dtype="auto"))
-vllm = dict(
-    one, model_kwargs=dict(tensor_parallel_size=max(asked.num_gpus, 1), max_model_len=length, dtype="auto")
-)
+hf = dict(batch_size=64 if asked.embedded else 16)
+vllm = dict(model_kwargs=dict(tensor_parallel_size=max(asked.num_gpus, 1)))
 llm = {
     "hf": dict(hf, type=HuggingFacewithChatTemplate),
     "hf-base": dict(hf, type=HuggingFaceBaseModel),
     "vllm": dict(vllm, type=VLLMwithChatTemplate),
     "vllm-base": dict(vllm, type=VLLM),
-    "api": dict(one, type=OpenAISDK, query_per_second=100, retry=5, max_workers=64),
+    "api": dict(type=OpenAISDK, query_per_second=100, retry=5, max_workers=64),
 }[asked.backend]
-if asked.embedded:
+if asked.embedded and asked.backend == "hf":
     llm["model_kwargs"] = dict(torch_dtype="float32")
 
 models = [
@@ -108,14 +104,17 @@ for model in models:
 
 # One task a model entry, not one a dataset ---------------------------------------------------------
 
-infer = dict(
-    partitioner=dict(type=NaivePartitioner, n=1000),
-    runner=dict(type=LocalRunner, max_num_workers=asked.workers, task=dict(type=OpenICLInferTask)),
+partitioner = dict(type=NaivePartitioner, n=1000)
+runner = dict(
+    # -p PARTITION alone: through Slurm, a job a model entry, --max-num-workers of them at once
+    type=SlurmRunner if asked.command_line.partition else LocalRunner,
+    max_num_workers=asked.command_line.max_num_workers,
 )
-eval = dict(
-    partitioner=dict(type=NaivePartitioner, n=1000),
-    runner=dict(type=LocalRunner, max_num_workers=asked.workers, task=dict(type=OpenICLEvalTask)),
-)
+infer = dict(partitioner=partitioner, runner=dict(runner, task=dict(type=OpenICLInferTask)))
+eval = dict(partitioner=partitioner, runner=dict(runner, task=dict(type=OpenICLEvalTask)))
+if asked.command_line.slurm:
+    # OpenCompass then brings a partitioner of its own for `infer`: as many tasks a model as --max-num-workers
+    infer["partitioner"] = dict(num_split=1)
 
 # Tables --------------------------------------------------------------------------------------------
 
@@ -145,4 +144,4 @@ if asked.datasets == "tinyworld":
     summarizer["compact"] = ["tinyworld", "accuracy"]
 
 work_dir = "outputs/ske"
-del asked, model, llm, hf, vllm, one, six, rows, kinds, nq, length
+del asked, model, llm, hf, vllm, six, rows, kinds, nq, partitioner, runner

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,13 @@ from ske_models.prompts import load as load_prompts
 
 OUR_ROLES = {theirs: ours for ours, theirs in ROLES.items()}
 T = TypeVar("T")
+
+
+class _BatchKnowledgeFile(KnowledgeFile):
+    """OpenCompass hands over a batch of one dataset at a time, which need not have a question of the file."""
+
+    def check_used(self, questions: Iterable[str]) -> None:
+        pass
 
 
 @MODELS.register_module()
@@ -84,7 +91,7 @@ class SKEExplicit(BaseModel):
         owner = whose(llm)
         path = cache_folder() / f"{digest(owner)}.sqlite" if store is None else Path(store).expanduser()
         step_store = Store(None if store == "none" else path, owner)
-        knowledge_file = KnowledgeFile(Path(knowledge), owner, prompt_set.hash) if knowledge else None
+        knowledge_file = _BatchKnowledgeFile(Path(knowledge), owner, prompt_set.hash) if knowledge else None
         self.engine = engine_for(llm)
         if layout == "multiturn" and not self.engine.chat:
             raise UserError("layout=multiturn needs a conversation; use a chat class of OpenCompass as llm")
@@ -161,7 +168,7 @@ class SKEExplicit(BaseModel):
             "stopping_criteria": [] if reasons else list(stopping_criteria),
         }
         answers = p.run([Item(self._question(prompt), settings, limit) for prompt in inputs])
-        get_logger().info(f"ske-learn, so far: {p.report()}")
+        get_logger().info(f"ske-learn, so far: {p.report()}, prompts cut: {self.engine.overlong}")
         return answers
 
     def get_token_len(self, prompt: Any) -> int:

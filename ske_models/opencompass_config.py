@@ -12,7 +12,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,10 @@ DATASETS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run is asked to do. checkpoints: name -> path (or name behind the API); workers: at once."""
+    """What a run is asked to do. checkpoints: name -> path (or name behind the API).
+
+    command_line: OpenCompass' own `mode`, `max_num_workers`, `slurm` and `partition`.
+    """
 
     checkpoints: dict[str, str]
     methods: list[str]
@@ -52,12 +55,12 @@ class Asked:
     layout: str
     store: str | None
     embedded: bool
-    workers: int
     slice: str
+    command_line: argparse.Namespace
 
 
 def asked(env: Mapping[str, str] = os.environ) -> Asked:
-    """Reads the environment variables and OpenCompass' own `--max-num-workers`, and checks all of it.
+    """Reads the environment variables and some of OpenCompass' own arguments, and checks all of it.
 
     Raises UserError: a variable is unknown or wrong, a checkpoint, its backend or the data is missing.
     """
@@ -80,9 +83,9 @@ def asked(env: Mapping[str, str] = os.environ) -> Asked:
     slice_ = given.get("SKE_SLICE", "")
     if not re.fullmatch(r"(\[[\d:,-]*\])?", slice_):
         raise UserError(f"SKE_SLICE={slice_}: a range of items a dataset is needed, such as [:10]")
-    mode, workers = _command_line()
+    command_line = _command_line()
     checkpoints = _checkpoints(given)
-    if mode != "viz":
+    if command_line.mode != "viz":
         if backend != "api":
             for path in checkpoints.values():
                 weights(path)
@@ -99,8 +102,8 @@ def asked(env: Mapping[str, str] = os.environ) -> Asked:
         layout=given.get("SKE_LAYOUT", "single"),
         store=given.get("SKE_STORE"),
         embedded=not own,
-        workers=workers,
         slice=slice_,
+        command_line=command_line,
     )
 
 
@@ -163,20 +166,21 @@ def _gpus(given: str | None, backend: str) -> int:
     return int(torch.cuda.is_available() and backend != "api")
 
 
-def _command_line() -> tuple[str, int]:
-    """OpenCompass' `--mode` and `--max-num-workers`; a config's own `infer` would hide the latter."""
+def _command_line() -> argparse.Namespace:
+    """What of OpenCompass' own arguments the config has to follow: it comes before they are applied."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--mode", "-m", default="all")
     parser.add_argument("--max-num-workers", type=int, default=1)
-    known = parser.parse_known_args(sys.argv[1:])[0]
-    return known.mode, known.max_num_workers
+    parser.add_argument("--slurm", action="store_true")
+    parser.add_argument("--partition", "-p")
+    return parser.parse_known_args(sys.argv[1:])[0]
 
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _one_of(name: str, value: str, known: object) -> str:
-    if value not in known:  # type: ignore[operator]
-        raise UserError(f"{name}={value}: unknown; one of: {', '.join(known)}")  # type: ignore[call-overload]
+def _one_of(name: str, value: str, known: Collection[str]) -> str:
+    if value not in known:
+        raise UserError(f"{name}={value}: unknown; one of: {', '.join(known)}")
     return value

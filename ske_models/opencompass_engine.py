@@ -33,7 +33,11 @@ NOT_IDENTITY_HERE = {
 
 
 class _WithoutRay:
-    """OpenCompass' vLLM classes ask ray whether it is running before they load; vLLM itself needs no ray."""
+    """OpenCompass' vLLM classes ask ray whether it is running before they load; vLLM itself needs no ray.
+
+    A prompt that leaves no room for an answer ends vLLM's whole call with an error. OpenCompass'
+    HuggingFace classes cut such a prompt at its start; so do these, leaving it at least half the context.
+    """
 
     model: Any
 
@@ -41,6 +45,15 @@ class _WithoutRay:
         from vllm import LLM
 
         self.model = LLM(path, **{"trust_remote_code": True, **(model_kwargs or {})})
+        self.max_seq_len = self.model.model_config.max_model_len
+        generate, room = self.model.generate, self.max_seq_len
+
+        def cutting(prompts: Any, sampling: Any, **more: Any) -> Any:
+            keep = max(room - sampling.max_tokens, room // 2)
+            cut = {"truncate_prompt_tokens": keep, "truncation_side": "left"}
+            return generate(prompts, sampling, tokenization_kwargs=cut, **more)
+
+        self.model.generate = cutting
 
 
 class _VLLM(_WithoutRay, VLLM):
@@ -90,7 +103,7 @@ class OpenCompassEngine:
         self.model: Any = _build(self.llm)
         # Chat classes take turns, the others one text.
         self.chat = not isinstance(self.model.template_parser, LMTemplateParser)
-        self.overlong = 0  # prompts that OpenCompass' class had to cut
+        self.overlong = 0  # prompts longer than the model's context: their start is cut off
         self._accepted = inspect.signature(self.model.generate).parameters
 
     def render(self, messages: Sequence[Message], chat: bool) -> Any:
@@ -111,6 +124,9 @@ class OpenCompassEngine:
                 prompts = [requests[index].prompt for index in batch]
                 settings = requests[batch[0]].settings
                 arguments = {name: value for name, value in settings.items() if name in self._accepted}
+                if not self.model.is_api:
+                    lengths = [self.count_tokens(prompt) or 0 for prompt in prompts]
+                    self.overlong += sum(length > self.model.max_seq_len for length in lengths)
                 with torch.no_grad():
                     written = self.model.generate(prompts, **arguments)
                 for index, text in zip(batch, written, strict=True):

@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import tabulate
-from mmengine.config import Config
+import tabulate  # type: ignore[import-untyped]
+from mmengine.config import Config  # type: ignore[import-untyped]
 from opencompass.summarizers import DefaultSummarizer
 from opencompass.utils import dataset_abbr_from_cfg, model_abbr_from_cfg
 
