@@ -102,7 +102,11 @@ class SKEExplicitLM(LM):
             backend_args |= {"batch_size": "auto"} if backend == "vllm" else {}
             backend_args |= {"batch_size": 64} if backend == "hf" and self.embedded else {}
         model_class = get_model(backend)
-        whose = owner(backend, backend_args, served=issubclass(model_class, TemplateAPI))
+        served = issubclass(model_class, TemplateAPI)
+        if served:
+            # lm-eval would send an empty list of stop strings otherwise, which some servers refuse
+            backend_args.setdefault("eos_string", "<|endoftext|>")
+        whose = owner(backend, backend_args, served)
         knowledge_limit = max_knowledge_toks or prompt_set.knowledge_tokens
         step_store = Store(_store_path(store, whose), whose)
         knowledge_file = KnowledgeFile(Path(knowledge), whose, prompt_set.hash) if knowledge else None
