@@ -2,10 +2,11 @@
 
     COMPASS_DATA_CACHE=.../opencompass python benchmarks/opencompass_parity.py > disagreements.md
 
-Needs the data of both harnesses: OpenCompass' folder, and the Hub (or a mirror in HF_ENDPOINT) for ours. For
-100 items of each benchmark, found in both, answers are written in the ways models end a reply (`WAYS`), half
-of them right, and judged by OpenCompass (the datasets of eval_configs/ske.py with their postprocessors, after
-`ske_models.opencompass.conclusion`, as for cot and explicit) and by `ske_tasks.extract`.
+Needs the data of both harnesses: OpenCompass' folder, and the Hub (or a mirror in HF_ENDPOINT) for ours.
+For 100 items of each benchmark, found in both, two replies are written, half of them right: one as the
+prompts ask for it (`ASKED`), one as models end else (`OTHER`). OpenCompass judges them with the datasets of
+eval_configs/ske.py, their postprocessors and, as for cot and explicit, `ske_models.opencompass.conclusion`;
+we with `ske_tasks.extract`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import random
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,13 +40,23 @@ STOCK = {
 }
 # Stock ARC is the dev split, ours is the test split: OpenCompass' reader is given the test files.
 ARC_TEST = {"arc_e": "ARC-e/ARC-Easy-Test.jsonl", "arc_c": "ARC-c/ARC-Challenge-Test.jsonl"}
-WAYS = (
+# How the prompts ask a reply to end, with what models put around it.
+ASKED = (
     "The answer is {bare}.",
     "So the answer is {bare}.",
     "{reasoning}\n\nThe answer is {bare}.",
     "{reasoning} Therefore, the answer is {bare}.",
     "{reasoning}\n\nThe correct answer is {bare}.",
     "{reasoning}\n\nAnswer: {bare}",
+)
+# How else models end a reply.
+OTHER = (
+    "{bare}",
+    "{reasoning}\n\n**The answer is {bare}.**",
+    "{reasoning}\n\nThe final answer is: $\\boxed{{{bare}}}$",
+    "{reasoning}\n\nThe answer is {bare}. I hope this helps.",
+    "At first sight the answer is no.\n{reasoning}\nThe answer is {bare}, because nothing else fits.",
+    "{reasoning} So it must be {bare}.",
 )
 REASONING = (
     "Let us recall the relevant facts first. They narrow the choice down.",
@@ -99,7 +110,7 @@ def _letters(text: str) -> str:
     return "".join(filter(str.isalnum, text))
 
 
-def answer(row: Row, draw: random.Random) -> str:
+def answer(row: Row, ways: Sequence[str], draw: random.Random) -> str:
     """A reply, right or wrong with equal chance."""
     bare = gold_text(row)
     if draw.random() < 0.5:
@@ -108,8 +119,7 @@ def answer(row: Row, draw: random.Random) -> str:
         bare = f"({bare})" if row["kind"] == "choice" else bare
     if row["kind"] == "math":
         bare = f"${bare.strip('$')}$"
-    way = draw.choice(WAYS)
-    return way.format(bare=bare, reasoning=draw.choice(REASONING))
+    return draw.choice(ways).format(bare=bare, reasoning=draw.choice(REASONING))
 
 
 def wrong(row: Row, draw: random.Random) -> str:
@@ -150,30 +160,36 @@ def main() -> None:
     """Prints a table, then the disagreements."""
     draw = random.Random(0)
     judged: Counter[str] = Counter()
-    same: Counter[str] = Counter()
+    same: Counter[tuple[str, str]] = Counter()
     lines = []
     for benchmark in STOCK:
         for case in cases(benchmark, 120):
             if judged[benchmark] == 100:
                 break
-            row = case.row
-            text = answer(row, draw)
-            if row["kind"] == "open":
-                ours = contains_alias(text, row["gold"])
-            else:
-                ours = is_right(extract(text, row["kind"], options_of(row)), row)
             judged[benchmark] += 1
-            agreed = ours == theirs(case, text)
-            same[benchmark] += agreed
-            if not agreed:
-                said = "right" if ours else "wrong"
-                lines.append(f"| {row['id']} | {row['kind']} | {gold_text(row)} | {text!r} | {said} |")
-        print(benchmark, f"{same[benchmark]} of {judged[benchmark]}", file=sys.stderr)
-    print("| benchmark | same verdict |\n|---|---|")
+            row = case.row
+            for name, ways in (("asked", ASKED), ("other", OTHER)):
+                text = answer(row, ways, draw)
+                if row["kind"] == "open":
+                    ours = contains_alias(text, row["gold"])
+                else:
+                    ours = is_right(extract(text, row["kind"], options_of(row)), row)
+                agreed = ours == theirs(case, text)
+                same[benchmark, name] += agreed
+                if not agreed:
+                    said = "right" if ours else "wrong"
+                    lines.append(
+                        f"| {name} | {row['id']} | {row['kind']} | {gold_text(row)} | {text!r} | {said} |"
+                    )
+        print(
+            benchmark, same[benchmark, "asked"], same[benchmark, "other"], judged[benchmark], file=sys.stderr
+        )
+    print("| benchmark | items | same verdict, as asked | else |\n|---|---|---|---|")
     for benchmark, count in judged.items():
-        print(f"| {benchmark} | {same[benchmark]} of {count} |")
-    print(f"| all | {same.total()} of {judged.total()} ({100 * same.total() / judged.total():.1f} %) |")
-    print("\n| item | kind | gold | reply | ours |\n|---|---|---|---|---|")
+        print(f"| {benchmark} | {count} | {same[benchmark, 'asked']} | {same[benchmark, 'other']} |")
+    sums = {name: sum(same[b, name] for b in judged) for name in ("asked", "other")}
+    print(f"| all | {judged.total()} | {sums['asked']} | {sums['other']} |")
+    print("\n| reply | item | kind | gold | text | ours |\n|---|---|---|---|---|---|")
     print("\n".join(lines))
 
 

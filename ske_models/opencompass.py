@@ -209,13 +209,16 @@ class SKEExplicit(BaseModel):
 
 
 def conclusion(text: str) -> str:
-    """The text from its last "answer is" or "answer:" on, or all of it where it has neither.
+    """The last statement of the answer, as "The answer is ..."; a text without one stays as it is.
 
     A model's `pred_postprocessor`, for methods that reason first: OpenCompass' evaluators take the first
-    line (NQ) or the first letter that they find.
+    line (NQ) or the first letter that they find ("Answer: (B)" is an A to them).
     """
-    found = list(re.finditer(r"[^\n.]*(?:\banswer\s+is\b|\banswer\s*:|答案)", text, re.IGNORECASE))
-    return text[found[-1].start() :].lstrip() if found else text
+    stated = list(re.finditer(r"\banswer(?:\s+is\b\s*:?|\s*:)|(?=答案)", text, re.IGNORECASE))
+    if not stated:
+        return text
+    rest = text[stated[-1].end() :].lstrip(" *\n")
+    return rest if rest.startswith("答案") else f"The answer is {rest}"
 
 
 def _human(text: str) -> dict[str, str]:

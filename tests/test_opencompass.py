@@ -274,8 +274,10 @@ def test_the_evaluator(world):
 
 
 def test_the_conclusion_of_a_reasoning():
-    assert conclusion("A is out.\nSo the answer is\nB.") == "So the answer is\nB."
+    assert conclusion("A is out.\nSo the answer is\nB.") == "The answer is B."
     assert conclusion("First, x. The answer is A. Wait. The answer is (B).") == "The answer is (B)."
+    assert conclusion("Because of that.\n\n**Answer:** (B)") == "The answer is (B)"
+    assert conclusion("根据题意。答案是(B)。") == "答案是(B)。"
     assert conclusion("no statement, (C)") == "no statement, (C)"
 
 
