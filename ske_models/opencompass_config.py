@@ -9,6 +9,7 @@ whatever is missing, ends in one line here, before OpenCompass starts its tasks.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -89,6 +90,8 @@ def asked(env: Mapping[str, str] = os.environ) -> Asked:
         if backend != "api":
             for path in checkpoints.values():
                 weights(path)
+                if not backend.endswith("-base"):
+                    _check_chat_template(Path(path), backend)
         if backend.startswith("vllm"):
             require_vllm()
         check_data(DATASETS[datasets], env.get("COMPASS_DATA_CACHE", ""))
@@ -153,6 +156,14 @@ def _checkpoints(given: Mapping[str, str]) -> dict[str, str]:
         if checkpoints.setdefault(name, place) != place:
             raise UserError(f"SKE_MODELS: two models are called {name}; write NAME=PATH,NAME=PATH")
     return checkpoints
+
+
+def _check_chat_template(folder: Path, backend: str) -> None:
+    """A name on the Hub is not looked up here. Raises UserError if a folder's tokenizer has no template."""
+    settings = folder / "tokenizer_config.json"
+    inside = settings.is_file() and "chat_template" in json.loads(settings.read_text(encoding="utf-8"))
+    if folder.is_dir() and not inside and not (folder / "chat_template.jinja").is_file():
+        raise UserError(f"{folder}: no chat template; for a base model set SKE_BACKEND={backend}-base")
 
 
 def _gpus(given: str | None, backend: str) -> int:

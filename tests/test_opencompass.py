@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,12 @@ import pytest
 
 pytest.importorskip("opencompass")
 
-from opencompass.models import HuggingFaceBaseModel, HuggingFacewithChatTemplate, OpenAISDK
+from opencompass.models import (
+    HuggingFaceBaseModel,
+    HuggingFacewithChatTemplate,
+    OpenAISDK,
+    VLLMwithChatTemplate,
+)
 from opencompass.openicl.icl_inferencer import ChatInferencer, GenInferencer, PPLInferencer
 from opencompass.openicl.icl_prompt_template import PromptTemplate
 from opencompass.openicl.icl_retriever import FixKRetriever, ZeroRetriever
@@ -242,6 +248,22 @@ def test_sampled_texts_are_not_kept(chat, world, tmp_path):
     assert again.pipeline.counts["answer"].reused == 0
 
 
+def test_vllm_without_ray(tiny_llama, world, tmp_path, monkeypatch):
+    pytest.importorskip("vllm")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    settings = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512}
+    llm = {"type": VLLMwithChatTemplate, "path": str(tiny_llama), "model_kwargs": settings}
+    model = SKEExplicit(llm, store="none", max_knowledge_toks=8, max_reasoning_toks=8)
+    said = ask(model, world, tmp_path)
+    assert all(item["origin_prompt"][-1]["tokens"]["knowledge"] for item in said.values())
+    assert model.engine.overlong == 0
+    # one prompt that is too long would end the call of OpenCompass' own class
+    long = PromptList([{"role": "HUMAN", "prompt": "The capital of France. " * 400}])
+    assert len(model.generate([long], 8)) == 1
+    assert model.engine.overlong == 2  # in both steps
+
+
 def test_threads_are_refused(chat):
     model = SKEExplicit(chat, method="direct", store="none")
     with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match="several threads"):
@@ -299,6 +321,18 @@ def test_the_conclusion_of_a_reasoning():
 def test_what_the_config_refuses(env, line):
     with pytest.raises(UserError, match=line):
         opencompass_config.asked(env)
+
+
+def test_a_base_model_is_told_apart(tiny_llama, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_llama, folder, ignore=shutil.ignore_patterns("chat_template.jinja"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    env = {"SKE_MODELS": str(folder), "SKE_DATASETS": "tinyworld"}
+    with pytest.raises(UserError, match="no chat template; for a base model set SKE_BACKEND=hf-base"):
+        opencompass_config.asked(env)
+    assert opencompass_config.asked(env | {"SKE_BACKEND": "hf-base"}).backend == "hf-base"
 
 
 def test_missing_data_is_named_with_its_address(tiny_llama, tmp_path, monkeypatch):

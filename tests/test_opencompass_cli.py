@@ -124,8 +124,10 @@ def test_killed_and_resumed_is_the_same_as_run_at_once(tmp_path):
     assert "M0-cot/tinyworld: predicted, not scored" in failed.stderr
 
 
-@pytest.mark.parametrize("arguments", [["-p", "gpu"], ["--slurm", "-p", "gpu"]])
-def test_slurm_gets_a_task_a_model(tmp_path, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "methods"), [(["-p", "gpu"], ["direct", "explicit"]), (["--slurm", "-p", "gpu"], ["cot"])]
+)
+def test_slurm_gets_a_task_a_model(tmp_path, arguments, methods):
     """A stub `srun` writes its arguments down and runs the command here."""
     stub = tmp_path / "bin" / "srun"
     stub.parent.mkdir()
@@ -136,12 +138,11 @@ def test_slurm_gets_a_task_a_model(tmp_path, arguments):
     stub.chmod(0o755)
     done = run(
         tmp_path / "run", CONFIG, "--mode", "infer", *arguments,
-        SKE_SLICE="[:8]", SKE_METHODS="direct,explicit", PATH=f"{stub.parent}:{os.environ['PATH']}",
+        SKE_SLICE="[:8]", SKE_METHODS=",".join(methods), PATH=f"{stub.parent}:{os.environ['PATH']}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     calls = (tmp_path / "srun.log").read_text().splitlines()
-    assert len(calls) == 2
-    for call, method in zip(sorted(calls), ("direct", "explicit"), strict=True):
+    for call, method in zip(sorted(calls), methods, strict=True):
         assert call.startswith("-p gpu -N1 -u -J ")
         assert f"M0-{method}/tinyworld" in call
         assert len(predictions(tmp_path / "run", f"M0-{method}")) == 8
