@@ -14,6 +14,7 @@ SKE_BACKEND   hf (default) | vllm, for models with a chat template; hf-base | vl
 SKE_NUM_GPUS  GPUs of one model: 1 where there is one, else 0; with vllm, tensor parallel
 SKE_PROMPTS   a prompt set: default, world, or a YAML file;  SKE_LAYOUT: single | multiturn
 SKE_STORE     a folder for what the models write, a file each; without it, ~/.cache/ske-learn
+              (with Slurm: outputs/ske-store)
 SKE_SLICE     only these items of every dataset, such as [:10], to try things out
 COMPASS_DATA_CACHE  the folder with OpenCompass' data/
 """
@@ -88,7 +89,7 @@ models = [
         prompts=asked.prompts,
         layout=asked.layout,
         ending="" if asked.embedded else 'End with "The answer is X." where X is your answer.',
-        store=f"{asked.store}/{name}.sqlite" if asked.store else None,
+        store=f"{asked.store}/{name}-{method}.sqlite" if asked.store else None,
         max_reasoning_toks=96 if asked.embedded else 1024,
         batch_size=1024,  # how many questions go through the steps at once
         llm=dict(llm, path=path),

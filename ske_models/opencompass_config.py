@@ -66,7 +66,7 @@ def asked(env: Mapping[str, str] = os.environ) -> Asked:
     Raises UserError: a variable is unknown or wrong, a checkpoint, its backend or the data is missing.
     """
     for name in env:
-        if name.startswith("SKE_") and name not in VARIABLES and name != "SKE_LEARN_HOOK":
+        if name.startswith("SKE_") and name not in VARIABLES and not name.startswith("SKE_LEARN_"):
             raise UserError(f"{name}: no such variable; there are {', '.join(VARIABLES)}")
     given = {name: env[name] for name in VARIABLES if env.get(name)}
     own = "SKE_RUN" in given or "SKE_MODELS" in given
@@ -103,7 +103,8 @@ def asked(env: Mapping[str, str] = os.environ) -> Asked:
         num_gpus=_gpus(given.get("SKE_NUM_GPUS"), backend),
         prompts=given.get("SKE_PROMPTS", "default" if own else "world"),
         layout=given.get("SKE_LAYOUT", "single"),
-        store=given.get("SKE_STORE"),
+        # SQLite's files must not be written to by several machines: then each job has its own
+        store=given.get("SKE_STORE", "outputs/ske-store" if command_line.partition else None),
         embedded=not own,
         slice=slice_,
         command_line=command_line,
