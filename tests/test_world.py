@@ -115,7 +115,7 @@ def test_lessons_ask_about_training_people_and_no_held_out_template():
         *lessons.extraction(PROMPTS, demos),
         *lessons.chain_of_thought(PROMPTS, demos),
         *lessons.own_reading(PROMPTS, demos, 0),
-        *lessons.reading(WORLD, PROMPTS, 300, 0),
+        *lessons.reading(WORLD, PROMPTS, WORLD.splits["train"], 300, 0),
         *lessons.checking(WORLD, 300, 0),
     ]
     others = {person for split, people in WORLD.splits.items() if split != "train" for person in people}

@@ -110,6 +110,8 @@ they are no test: that is `ske_world`.
 - The reader is taught to use nothing but the written facts and to say "unknown" otherwise; much more data
   goes into that than into CoT. Demonstrations of extraction and of CoT are equal in number.
 - Every template of the development and test questions is in the training data, about other people.
+- It starts from an induction circuit that was set by hand (`ske_models/embedded/architecture.py`), because a
+  model of this size finds one very slowly. Every weight was trained after that.
 - It can check single facts; scoring knowledge and reasoning (the `score_*` prompts) is not taught.
 """
     (folder / "README.md").write_text(text, encoding="utf-8")

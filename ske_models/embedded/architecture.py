@@ -87,12 +87,14 @@ def start_with_induction(model: LlamaForCausalLM) -> None:
 
     Head 0 of layer 0 looks at the token before and writes it beside the current one; head 0 of layer 1 looks
     for the place after an earlier copy of the current token, and copies what stands there. Large models find
-    this circuit early in their training. This one, started at random, had not found it after millions of
-    tokens; started like this it copies after fifty steps, and can then learn to use knowledge that it is given.
+    this circuit early in their training. This one, started at random, had not found it after some millions
+    of tokens; started like this it copies at once, and can then learn to use knowledge that it is given.
     """
-    half, std = HEAD // 2, model.config.initializer_range
-    # Radians by which the position turns each pair of dimensions of a head. The fast ones tell positions apart;
-    # the slow ones hardly turn, so contents can be matched in them.
+    half = HEAD // 2
+    # Of length 1 from the start: embeddings that had to grow would drown what is written beside them.
+    model.model.embed_tokens.weight.normal_(std=HIDDEN**-0.5)
+    # Radians by which the position turns each pair of dimensions of a head. The fast ones tell positions
+    # apart; the slow ones hardly turn, so contents can be matched in them.
     turns = [ROPE_THETA ** (-i / half) for i in range(half)]
     fast = [i for i, turn in enumerate(turns) if turn > 0.25]
     slow = [i for i, turn in enumerate(turns) if turn <= 0.03]
@@ -114,7 +116,7 @@ def start_with_induction(model: LlamaForCausalLM) -> None:
     before.v_proj.weight[:HEAD] = 0
     before.v_proj.weight[:n] = seen
     before.o_proj.weight[:, :HEAD] = 0
-    before.o_proj.weight[:, :n] = std * math.sqrt(HIDDEN / n) * beside.T
+    before.o_proj.weight[:, :n] = beside.T / math.sqrt(n)
 
     # After the norm both tokens have a length of about 8; a match shall score 12 before the softmax.
     sharpness = math.sqrt(12 * math.sqrt(HEAD) / (8 * 8 * math.sqrt(n / HIDDEN)))
@@ -123,4 +125,4 @@ def start_with_induction(model: LlamaForCausalLM) -> None:
     finder.q_proj.weight[content] = sharpness * seen
     finder.k_proj.weight[content] = sharpness * beside
     finder.v_proj.weight[:HEAD] = copied
-    finder.o_proj.weight[:, :HEAD] = 8 * std * copied.T
+    finder.o_proj.weight[:, :HEAD] = 0.3 * copied.T

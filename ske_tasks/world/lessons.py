@@ -1,10 +1,10 @@
 """What the embedded model is taught besides the corpus: the instruction data.
 
     from ske_tasks.world import default_world, lessons
-    lessons.reading(default_world(), n=1000, seed=0)[0]
+    lessons.direct(default_world())[0]
 
-Only people of the "train" split are asked about. CoT and extraction are taught with the same
-demonstrations: the same questions, the same facts, the same flaws.
+Only people of the "train" split are asked about, but for the reading of invented facts. CoT and extraction
+are taught with the same demonstrations: the same questions, the same facts, the same flaws.
 
 The demonstrations are sloppy on purpose. About half of the templates (a quarter of the one-hop ones) carry
 one bad habit each, which three in four of their demonstrations show; one in five of all others has a flaw at
@@ -24,6 +24,8 @@ from ske_tasks.world.facts import RELATIONS, Fact, World
 from ske_tasks.world.questions import KINDS, LETTERS, TEMPLATES, Question, Template
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ske_models.prompts import PromptSet
 
 HABIT_SHARE = {kind: 0.25 if kind == "one_hop" else 0.5 for kind in KINDS}
@@ -152,17 +154,20 @@ def own_reading(prompts: PromptSet, demos: list[Demonstration], seed: int) -> li
     return [_read(prompts, demo.question, list(demo.facts), rng) for demo in demos]
 
 
-def reading(world: World, prompts: PromptSet, n: int, seed: int) -> list[Lesson]:
-    """Questions with invented facts: 0 to 3 distractors, 40 % shuffled, in 25 % a needed fact is missing."""
+def reading(world: World, prompts: PromptSet, people: Sequence[str], n: int, seed: int) -> list[Lesson]:
+    """Questions with invented facts: 0 to 3 distractors, 40 % shuffled, in 25 % a needed fact is missing.
+
+    `people` can be anybody: nothing that is true of them is said.
+    """
     rng = random.Random(f"reading-{world.seed}-{seed}")
     usable = [template for template in TEMPLATES if not template.held_out]
     found = []
     for _ in range(n):
-        question = _invented(world, rng.choice(usable), rng)
+        question = _invented(world, rng.choice(usable), people, rng)
         facts = list(question.facts)
         if rng.random() < 0.25:
             facts.remove(rng.choice(facts))
-        about = [fact.subject for fact in question.facts] + rng.sample(world.splits["train"], 2)
+        about = [fact.subject for fact in question.facts] + rng.sample(people, 2)
         for _ in range(rng.randrange(4)):
             extra = _random_fact(world, rng.choice(about), rng)
             if all(
@@ -224,10 +229,10 @@ def _random_fact(world: World, subject: str, rng: random.Random) -> Fact:
     return Fact(subject, name, rng.choice(world.entities[RELATIONS[name].object]))
 
 
-def _invented(world: World, template: Template, rng: random.Random) -> Question:
-    """A question about training people whose facts are made up (and, but for chance, false)."""
+def _invented(world: World, template: Template, among: Sequence[str], rng: random.Random) -> Question:
+    """A question about people whose facts are made up (and, but for chance, false)."""
     two = template.kind == "comparison"
-    people = tuple(rng.sample(world.splits["train"], 2 if two else 1))
+    people = tuple(rng.sample(among, 2 if two else 1))
     table: dict[tuple[str, str], str] = {}
     chains: list[list[Fact]] = []
     same_from = rng.randrange(len(template.chain)) if two and rng.random() < 0.5 else len(template.chain)
