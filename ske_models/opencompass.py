@@ -128,7 +128,8 @@ class SKEExplicit(BaseModel):
 
     def parse_template(self, prompt_template: Any, mode: str) -> Any:
         parsed = self.template_parser.parse_template(prompt_template, mode)
-        if mode == "gen" and self.pipeline.method != "direct" and isinstance(parsed, list):
+        batch = isinstance(parsed, list) and not isinstance(parsed, PromptList)
+        if mode == "gen" and self.pipeline.method != "direct" and batch:
             # GenInferencer asks for a batch's prompts first, then for the answers, then saves both: what
             # is put into these lists meanwhile (`generate_from_template`) stands in the predictions.
             parsed = [

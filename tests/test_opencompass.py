@@ -148,6 +148,9 @@ def test_few_shot_examples_and_system_turns_stand_before_both_steps(chat, world,
             output_json_filepath=str(tmp_path),
             output_json_filename="world.json",
         )
+        # a single prompt is measured to drop examples that do not fit
+        single = PromptTemplate(ASKED).generate_item({"ske_question": "short"})
+        assert model.get_token_len_from_template(single, mode="gen") < 20
     finally:
         model.inner.generate = generate
     assert len(prompts) == 20  # ten questions, two steps
