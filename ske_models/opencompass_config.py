@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from opencompass.utils.datasets import DEFAULT_DATA_FOLDER
 from opencompass.utils.datasets_info import DATASETS_MAPPING, DATASETS_URL
 
@@ -95,6 +96,10 @@ def asked(env: Mapping[str, str] = os.environ) -> Asked:
         if backend.startswith("vllm"):
             require_vllm()
         check_data(DATASETS[datasets], env.get("COMPASS_DATA_CACHE", ""))
+    if not own and "OMP_NUM_THREADS" not in env:
+        # Threads only slow so small a model down, by far on a machine that is busy. The tasks inherit it.
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
     return Asked(
         checkpoints=checkpoints,
         methods=methods,
@@ -173,8 +178,6 @@ def _gpus(given: str | None, backend: str) -> int:
         if not given.isdigit():
             raise UserError(f"SKE_NUM_GPUS={given}: a whole number is needed")
         return int(given)
-    import torch
-
     return int(torch.cuda.is_available() and backend != "api")
 
 
