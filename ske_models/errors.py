@@ -5,6 +5,9 @@ raise UserError("prompts=my.yaml: no such file; give a path or one of: default, 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 
 class UserError(SystemExit, ValueError):
     """What was wrong, where, and what to do, in one or two lines.
@@ -16,3 +19,15 @@ class UserError(SystemExit, ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"ske-learn: {message}")
+
+
+def one_of(name: str, value: Any, known: Collection[str]) -> None:
+    """Raises UserError if the argument `name` has a value that is not among the known ones."""
+    if value not in known:
+        raise UserError(f"{name}={value}: unknown; one of: {', '.join(known)}")
+
+
+def at_least_one(name: str, value: Any) -> None:
+    """Raises UserError if the argument `name` is given and is no whole number of at least 1."""
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise UserError(f"{name}={value}: a whole number of at least 1 is needed")

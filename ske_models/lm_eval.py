@@ -27,7 +27,7 @@ from lm_eval.models.api_models import JsonChatStr, TemplateAPI
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from ske_models import embedded
-from ske_models.errors import UserError
+from ske_models.errors import UserError, at_least_one, one_of
 from ske_models.knowledge import KnowledgeFile, Store, cache_folder
 from ske_models.lineage import digest, owner
 from ske_models.lm_eval_engine import LMEvalEngine, instance, load
@@ -79,11 +79,11 @@ class SKEExplicitLM(LM):
     ) -> None:
         super().__init__()
         _check_output_path()
-        _one_of("method", method, METHODS)
-        _one_of("layout", layout, LAYOUTS)
-        _one_of("backend", backend, sorted(name for name in model_registry if name != "ske_explicit"))
-        _at_least_one("max_knowledge_toks", max_knowledge_toks)
-        _at_least_one("window", window)
+        one_of("method", method, METHODS)
+        one_of("layout", layout, LAYOUTS)
+        one_of("backend", backend, sorted(name for name in model_registry if name != "ske_explicit"))
+        at_least_one("max_knowledge_toks", max_knowledge_toks)
+        at_least_one("window", window)
         if knowledge and method != "explicit":
             raise UserError(
                 f"knowledge={knowledge}: method={method} has no knowledge step; use method=explicit"
@@ -297,16 +297,6 @@ def _split_asked(asked: str, doc: Any) -> tuple[str, str]:
         if asked.endswith(own):
             return asked[: len(asked) - len(own)] + question, ending
     return asked, ""
-
-
-def _one_of(name: str, value: Any, known: Iterable[str]) -> None:
-    if value not in known:
-        raise UserError(f"{name}={value}: unknown; one of: {', '.join(known)}")
-
-
-def _at_least_one(name: str, value: Any) -> None:
-    if value is not None and (not isinstance(value, int) or value < 1):
-        raise UserError(f"{name}={value}: a whole number of at least 1 is needed")
 
 
 def _check_output_path() -> None:

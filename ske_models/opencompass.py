@@ -22,7 +22,7 @@ from opencompass.utils import get_logger
 from opencompass.utils.prompt import PromptList
 
 from ske_models import embedded
-from ske_models.errors import UserError
+from ske_models.errors import UserError, at_least_one, one_of
 from ske_models.knowledge import KnowledgeFile, Store, cache_folder
 from ske_models.lineage import digest
 from ske_models.method import LAYOUTS, METHODS, Message, Question
@@ -77,10 +77,10 @@ class SKEExplicit(BaseModel):
         max_reasoning_toks: int = 1024,
         max_seq_len: int | None = None,
     ) -> None:
-        _one_of("method", method, METHODS)
-        _one_of("layout", layout, LAYOUTS)
-        _at_least_one("max_knowledge_toks", max_knowledge_toks)
-        _at_least_one("max_reasoning_toks", max_reasoning_toks)
+        one_of("method", method, METHODS)
+        one_of("layout", layout, LAYOUTS)
+        at_least_one("max_knowledge_toks", max_knowledge_toks)
+        at_least_one("max_reasoning_toks", max_reasoning_toks)
         if knowledge and method != "explicit":
             raise UserError(f"knowledge={knowledge}: method={method} has no knowledge step; use explicit")
         prompt_set = load_prompts(prompts)
@@ -232,13 +232,3 @@ def _message(turn: Mapping[str, Any]) -> Message:
     if not isinstance(text, str):
         raise UserError(f"a prompt has a {type(text).__name__} where text is needed; only text is supported")
     return {"role": OUR_ROLES.get(turn["role"], turn["role"]), "content": text}
-
-
-def _one_of(name: str, value: Any, known: Any) -> None:
-    if value not in known:
-        raise UserError(f"{name}={value}: unknown; one of: {', '.join(known)}")
-
-
-def _at_least_one(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise UserError(f"{name}={value}: at least 1 token is needed")
