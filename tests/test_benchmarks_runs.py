@@ -175,9 +175,6 @@ def test_server_gives_the_same_answers_as_the_process(hub, tiny_llama, server, t
     common = {"tasks": ["ske_quick"], "limit": 3, "gen_kwargs": {"max_gen_toks": 8}}
     served = {"backend": "local-chat-completions", "model": str(tiny_llama), "base_url": server}
     served |= {"store": "none", "max_knowledge_toks": 8, "method": "explicit", "num_concurrent": 1}
-    served |= {
-        "eos_string": "<|end|>"
-    }  # without a stop string lm-eval sends an empty list: error 500 of this server
     inside = arguments(tiny_llama, method="explicit", batch_size=1, max_length=16384)
     found = run(
         {"server": {"model_args": served, **common}, "process": {"model_args": inside, **common}},
