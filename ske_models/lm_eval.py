@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, CacheHook, TemplateLM
 from lm_eval.api.registry import get_model, model_registry
@@ -97,6 +98,9 @@ class SKEExplicitLM(LM):
                 )
             embedded.verify(embedded.path())
             backend_args |= {"pretrained": str(embedded.path()), "dtype": "float32"}
+            if backend == "hf" and not torch.cuda.is_available():
+                # without a device, lm-eval's hf takes CUDA for granted (`simple_evaluate`; its command does not)
+                backend_args.setdefault("device", "cpu")
         if str(backend_args.get("batch_size", 1)) == "1":
             # lm-eval's default sends one prompt at a time: no continuous batching in vLLM
             backend_args |= {"batch_size": "auto"} if backend == "vllm" else {}

@@ -33,6 +33,7 @@ def measure(folder: Path) -> dict[str, dict[str, Any]]:
                 "method": method,
                 "dtype": "float32",
                 "batch_size": 64,
+                "device": "cpu",
                 "store": "none",
             },
             tasks=["ske_world_dev"],
