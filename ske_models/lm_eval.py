@@ -99,7 +99,7 @@ class SKEExplicitLM(LM):
             embedded.verify(embedded.path())
             backend_args |= {"pretrained": str(embedded.path()), "dtype": "float32"}
             if backend == "hf" and not torch.cuda.is_available():
-                # without a device, lm-eval's hf takes CUDA for granted (`simple_evaluate`; its command does not)
+                # without a device, `simple_evaluate` takes CUDA for granted; the command does not
                 backend_args.setdefault("device", "cpu")
         if str(backend_args.get("batch_size", 1)) == "1":
             # lm-eval's default sends one prompt at a time: no continuous batching in vLLM
