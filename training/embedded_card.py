@@ -113,7 +113,8 @@ they are no test: that is `ske_world`.
 - Every template of the development and test questions is in the training data, about other people.
 - It starts from an induction circuit that was set by hand (`ske_models/embedded/architecture.py`), because a
   model of this size finds one very slowly. Every weight was trained after that.
-- It can check single facts; scoring knowledge and reasoning (the `score_*` prompts) is not taught.
+- Comparing is what it does worst (see the table), so what it says of the truth of facts is not to be relied on;
+  scoring knowledge and reasoning (the `score_*` prompts) is not taught.
 """
     (folder / "README.md").write_text(text, encoding="utf-8")
 
