@@ -110,11 +110,12 @@ def tokens(run: Run) -> float:
 
 
 def seconds(run: Run) -> str:
-    """Time in the engine, and for which part of the texts where some came from the store."""
+    """Time in the engine; after a restart also for how many of the texts, as the others came from the store."""
     asked, generated = (sum(step[key] for step in run.steps.values()) for key in ("asked", "generated"))
     spent = sum(step["seconds"] for step in run.steps.values())
-    reused = "" if generated == asked else f" ({generated:,} of {asked:,} texts, the rest stored)"
-    return f"{spent:.1f}{reused}"
+    if not generated:
+        return "all stored"
+    return f"{spent:.1f}" if generated == asked else f"{spent:.1f} ({generated:,} of {asked:,})"
 
 
 def show_items(console: Console, runs: dict[str, Run]) -> None:
