@@ -110,7 +110,7 @@ def tokens(run: Run) -> float:
 
 
 def seconds(run: Run) -> str:
-    """Time in the engine; after a restart also for how many of the texts, as the others came from the store."""
+    """Time in the engine; after a restart also for how many texts, as the others were stored."""
     asked, generated = (sum(step[key] for step in run.steps.values()) for key in ("asked", "generated"))
     spent = sum(step["seconds"] for step in run.steps.values())
     if not generated:

@@ -113,10 +113,11 @@ they are no test: that is `ske_world`.
 - Every template of the development and test questions is in the training data, about other people.
 - It starts from an induction circuit that was set by hand (`ske_models/embedded/architecture.py`), because a
   model of this size finds one very slowly. Every weight was trained after that.
-- It cannot tell whether two things are the same: comparisons are at chance, and asked to check a fact it recites
-  the truth and then says "ok" whatever was stated (52 % right). Scoring (the `score_*` prompts) is not taught.
-- The reading exercises have invented facts about anybody, people of the development and test questions included;
-  nothing true is said of those outside the corpus.
+- It cannot tell whether two things are the same: comparisons are at chance, and asked to check a fact it
+  recites the truth and then says "ok" whatever was stated (52 % right). Scoring (the `score_*` prompts) is
+  not taught.
+- The reading exercises have invented facts about anybody, people of the development and test questions
+  included; nothing true is said of those outside the corpus.
 """
     (folder / "README.md").write_text(text, encoding="utf-8")
 
