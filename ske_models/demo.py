@@ -20,7 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ske_models import embedded
 from ske_models.errors import UserError
+from ske_models.lineage import weights
 from ske_tasks.intervals import Interval, interval
 from ske_tasks.world.questions import KINDS
 
@@ -149,7 +151,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only the first N of the 2,500 questions")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where lm-eval's files go")
     args = parser.parse_args()
-    runs = {method: evaluate(method, args.out, args.limit) for method in METHODS}
+    folder = args.out / weights(str(embedded.path()))  # another model is another run
+    runs = {method: evaluate(method, folder, args.limit) for method in METHODS}
     console = Console(width=None if sys.stdout.isatty() else 120)
     show_accuracies(console, runs)
     show_items(console, runs)

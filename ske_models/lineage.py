@@ -38,13 +38,13 @@ def owner(backend: str, args: Mapping[str, Any], served: bool) -> dict[str, Any]
 
 
 def weights(pretrained: str, revision: str | None = None) -> str:
-    """Folder: hash of its files' names, sizes and times. Hub: the commit that `revision` is now.
+    """Folder: hash of its files' names, sizes and times, cards aside. Hub: the commit that `revision` is now.
 
     Raises UserError if there is neither.
     """
     folder = Path(pretrained).expanduser()
     if folder.is_dir():
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
         listing = [f"{f.relative_to(folder)}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files]
         return digest("\n".join(listing))
     if pretrained.startswith(("/", ".", "~")):

@@ -104,6 +104,8 @@ def test_weights_that_were_replaced_are_told_apart(tmp_path):
     (checkpoint / "model.safetensors").write_bytes(b"one")
     before = weights(str(checkpoint))
     assert weights(str(checkpoint)) == before
+    (checkpoint / "README.md").write_text("A card says something about a model, and is none.")
+    assert weights(str(checkpoint)) == before
     (checkpoint / "model.safetensors").write_bytes(b"two!")
     assert weights(str(checkpoint)) != before
     with pytest.raises(UserError, match="no such folder"):
