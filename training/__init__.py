@@ -1,0 +1,1 @@
+"""The self-learning loop: questions, knowledge, reasoning, scores, selection, SFT; `python training/round.py`."""

@@ -1,0 +1,123 @@
+"""Files of a run: JSONL and JSON, written whole or not at all, and texts that are generated window by window.
+
+from training.files import read_jsonl
+read_jsonl(Path("runs/world/round1/kept.jsonl"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from ske_models.errors import UserError
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """One JSON object a line. Raises UserError, naming the line, for anything else."""
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}, line {number}: not JSON ({error}); mend the line, or delete the file to make it anew"
+            ) from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: a JSON object is needed, not {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
+    """Raises UserError if the disk is full or the folder cannot be written; then nothing was changed."""
+    _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError if the file is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; delete it to have it made anew") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """As `write_jsonl`, indented."""
+    _write(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """First 16 hex digits of the SHA-256 of a file's bytes; "absent" if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "absent"
+
+
+def in_parts(
+    path: Path,
+    key: str,
+    windows: Sequence[T],
+    work: Callable[[int, int, T], list[Row]],
+    workers: int = 1,
+    label: str = "",
+) -> list[Row]:
+    """Writes `path` from the rows of all windows, in order, and returns them.
+
+    work(worker, index, window) makes the rows of one window; `worker` (0 .. workers - 1) says which of several
+    engines to use. Each window's rows are a file of their own until all are there, so a killed run makes at
+    most the windows again that were under way; they are whole windows, because what a batch holds can change
+    the last digits of what a model writes. `key` names what the parts were made from: other ones are deleted.
+    """
+    folder = path.with_name(f"{path.name}.parts-{key}")
+    for stale in path.parent.glob(f"{path.name}.parts-*"):
+        if stale != folder:
+            shutil.rmtree(stale)
+    files = [folder / f"{index:06d}.jsonl" for index in range(len(windows))]
+    free = list(range(workers))
+
+    def make(index: int) -> None:
+        worker = free.pop()
+        write_jsonl(files[index], work(worker, index, windows[index]))
+        free.append(worker)
+
+    missing = [index for index, file in enumerate(files) if not file.is_file()]
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(files), desc=label, unit="window") as bar:
+        bar.update(len(files) - len(missing))
+        for _ in pool.map(make, missing):
+            bar.update()
+    rows = [row for file in files for row in read_jsonl(file)]
+    write_jsonl(path, rows)
+    shutil.rmtree(folder, ignore_errors=True)  # there is none without windows
+    return rows
+
+
+def _write(path: Path, text: str) -> None:
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: cannot be written: {error.strerror}; make room (or choose another --run) and give the "
+            "same command again"
+        ) from error
