@@ -16,7 +16,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,13 @@ class SKEExplicitLM(LM):
         )
         self.report: dict[str, Any] = {}
         self._lines: dict[str, dict[tuple, dict[str, Any]]] = {}  # of other people's tasks, by task
+
+    def ask_by(self, method: str) -> None:
+        """Another method from here on, with the same loaded model; counts begin anew."""
+        one_of("method", method, METHODS)
+        counts = {step: StepCounts() for step in self.pipeline.counts}
+        self.pipeline = replace(self.pipeline, method=method, counts=counts)
+        self.report, self._lines = {}, {}
 
     # What lm-eval asks of a model -----------------------------------------------------------------
 

@@ -37,7 +37,7 @@ def read_jsonl(path: Path) -> list[Row]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(
-                f"{path}, line {number}: not JSON ({error}); mend the line, or delete the file to make it anew"
+                f"{path}, line {number}: not JSON ({error}); mend it, or delete the file to make it anew"
             ) from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: a JSON object is needed, not {type(row).__name__}")
@@ -78,10 +78,11 @@ def in_parts(
 ) -> list[Row]:
     """Writes `path` from the rows of all windows, in order, and returns them.
 
-    work(worker, index, window) makes the rows of one window; `worker` (0 .. workers - 1) says which of several
-    engines to use. Each window's rows are a file of their own until all are there, so a killed run makes at
-    most the windows again that were under way; they are whole windows, because what a batch holds can change
-    the last digits of what a model writes. `key` names what the parts were made from: other ones are deleted.
+    work(worker, index, window) makes the rows of one window; `worker` (0 .. workers - 1) says which of
+    several engines to use. Each window's rows are a file of their own until all are there, so a killed run
+    makes at most the windows again that were under way; they are whole windows, because what a batch holds
+    can change the last digits of what a model writes. `key` names what the parts were made from: other ones
+    are deleted.
     """
     folder = path.with_name(f"{path.name}.parts-{key}")
     for stale in path.parent.glob(f"{path.name}.parts-*"):

@@ -290,6 +290,7 @@ def load(name_or_path: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
+        assert node is not None  # it would not be a mapping
         lines = [_explain(path, node, problem) for problem in error.errors()]
         raise UserError("\n".join(dict.fromkeys(lines))) from error
 

@@ -1,0 +1,106 @@
+"""lm-eval on a checkpoint of a run: each task of the recipe by each method, with one load of the model.
+
+    python -m training.evaluation runs/world 2        # M2
+
+The same numbers come from the stock command, which any checkpoint of a run can be given to:
+
+    lm_eval --model ske_explicit --model_args pretrained=runs/world/M2,prompts=world --tasks ske_world \\
+            --apply_chat_template
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lm_eval
+from lm_eval.tasks import TaskManager
+
+from ske_models.errors import UserError
+from ske_models.lm_eval import SKEExplicitLM
+from ske_models.pipeline import Answer
+from training import card
+from training.files import read_json, write_json, write_jsonl
+from training.run import Run
+
+
+def run(run: Run, n: int) -> dict[str, Any]:
+    """Evaluates M`n`; returns {"TASK.METHOD": accuracy}. What a killed try left is not done again."""
+    settings, folder = run.recipe.evaluate, run.results(n)
+    pairs = [(task, method) for task in settings.tasks for method in settings.methods]
+    files = {pair: folder / f"{pair[0]}.{pair[1]}.json" for pair in pairs}
+    missing = [pair for pair in pairs if not files[pair].is_file()]
+    if missing:
+        tasks = TaskManager()
+        model = SKEExplicitLM(
+            backend=settings.backend,
+            method=missing[0][1],
+            prompts=run.recipe.prompts,
+            layout=run.recipe.layout,
+            store=str(folder / "store.sqlite"),
+            pretrained=str(run.checkpoint(n)),
+            **settings.args,
+        )
+        for task, method in missing:
+            model.ask_by(method)
+            _evaluate(model, tasks, task, settings.limit, folder / f"{task}.{method}")
+    for suffix in ("", "-wal", "-shm"):  # every answer is in the samples by now
+        (folder / f"store.sqlite{suffix}").unlink(missing_ok=True)
+    card.write(run, n)
+    return {
+        f"{task}.{method}": read_json(file)["metrics"].get("acc") for (task, method), file in files.items()
+    }
+
+
+def _evaluate(model: SKEExplicitLM, tasks: TaskManager, task: str, limit: int | None, stem: Any) -> None:
+    evaluated = lm_eval.simple_evaluate(
+        model=model,
+        tasks=[task],
+        task_manager=tasks,
+        limit=limit,
+        apply_chat_template=True,
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    if task not in evaluated["results"] or task not in evaluated["samples"]:
+        raise UserError(f"evaluate.tasks: {task} is a group; name its tasks")
+    metrics = {
+        name.removesuffix(",none"): value
+        for name, value in evaluated["results"][task].items()
+        if name.endswith(",none") and isinstance(value, int | float)
+    }
+    rows = [_row(sample) for sample in sorted(evaluated["samples"][task], key=lambda s: s["doc_id"])]
+    write_jsonl(stem.with_name(f"{stem.name}.samples.jsonl"), rows)
+    write_json(
+        stem.with_name(f"{stem.name}.json"),
+        {
+            "task": task,
+            "method": model.pipeline.method,
+            "n": len(rows),
+            "metrics": metrics,
+            "ske": model.report,
+            "versions": {task: evaluated["versions"].get(task), "lm-eval": lm_eval.__version__},
+        },
+    )
+
+
+def _row(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample of lm-eval as the report reads it."""
+    doc, answer = sample["doc"], sample["resps"][0][0]
+    trace = answer.trace if isinstance(answer, Answer) else {}
+    hit = sample["acc"] if "acc" in sample else sample[sample["metrics"][0]]
+    return {
+        "doc_id": sample["doc_id"],
+        "hit": float(hit[1] if isinstance(hit, tuple | list) else hit),
+        "cluster": doc["people"][0] if "people" in doc else str(sample["doc_id"]),
+        "answer": str(answer),
+        "knowledge": trace.get("knowledge"),
+        "truncated": trace.get("truncated"),
+        "extraction": sample.get("extraction"),
+        "doc": doc,
+    }
+
+
+if __name__ == "__main__":
+    from training.stages import command
+
+    command("evaluate")

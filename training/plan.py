@@ -1,0 +1,121 @@
+"""What a run will do (`--dry-run`), what it has done (`--status`), and the counts of a stage as it ends.
+
+python training/round.py --recipe paper --dry-run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from huggingface_hub import get_safetensors_metadata
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, NotASafetensorsRepoError
+from rich.console import Console
+from rich.table import Table
+
+from ske_models import embedded
+from training import stages
+from training.run import Run
+
+SKIPPED = {"histogram", "histograms", "warnings"}  # the report shows them
+
+
+def show(run: Run, rounds: Iterable[int]) -> None:
+    """Prints counts, estimated tokens, judge cost and checkpoint sizes; loads no model."""
+    from training import judge, synthesize
+
+    table = Table(title=f"recipe {run.recipe.name} ({run.recipe.hash}), in {run.folder}")
+    for column in ("round", "questions", "texts", "tokens written", "verdicts", "judged by", "judge tokens"):
+        table.add_column(column, justify="left" if column in ("round", "judged by") else "right")
+    for column in ("judge cost", "SFT examples at most", "steps at most"):
+        table.add_column(column, justify="right")
+    total = 0.0
+    for n in rounds:
+        written, judged = synthesize.estimate(run.recipe, n), judge.estimate(run.recipe, n)
+        settings = run.settings(n)
+        limits = settings.mix.model_dump(exclude={"kept_as"})
+        kept = run.select(n).per_question or run.recipe.generation.samples
+        most = {"knowledge": settings.questions * kept, "reasoning": settings.questions * kept}
+        first = run.settings(1).questions * run.recipe.generation.samples
+        most |= {"scoring_knowledge": first, "scoring_reasoning": first}
+        examples = sum(
+            min(limit, most.get(kind, limit)) if limit is not None else most.get(kind, 0)
+            for kind, limit in limits.items()
+        )
+        epochs = settings.epochs or run.recipe.sft.epochs
+        cost = judged.get("usd")
+        total += cost or 0.0
+        table.add_row(
+            f"{n}: M{run.start(n)} to M{n}",
+            f"{settings.questions:,}",
+            f"{written['texts']:,}",
+            f"{written['tokens']:,}",
+            f"{judged['verdicts']:,}",
+            f"M{run.writer(n)} itself" if settings.judge == "self" else run.recipe.judge.kind,
+            f"{judged['input_tokens'] + judged['output_tokens']:,}",
+            "-" if cost is None else f"${cost:,.2f}",
+            f"{examples:,}",
+            f"{-(-examples // run.recipe.sft.batch) * epochs:,}",
+        )
+    console = Console()
+    console.print(table)
+    size = _bytes(run)
+    console.print(
+        f"checkpoints: {run.rounds}, "
+        + (f"{size / 1e9:.3f} GB each" if size else "of a size that cannot be had without the network"),
+        highlight=False,
+    )
+    console.print(
+        f"evaluation: {len(run.recipe.evaluate.tasks)} tasks x {len(run.recipe.evaluate.methods)} methods x "
+        f"{run.rounds + 1} checkpoints; judge cost in all: ${total:,.2f}",
+        highlight=False,
+    )
+
+
+def status(run: Run) -> None:
+    """Prints which stages are done."""
+    table = Table(title=f"{run.folder} (recipe {run.recipe.name}, {run.recipe.hash})")
+    table.add_column("round")
+    names = [stage.name for stage in (*stages.STAGES, stages.EVALUATE)]
+    for name in names:
+        table.add_column(name, justify="center")
+    left = 0
+    for n in range(run.rounds + 1):
+        done = {stage.name: stages.is_done(stage, run, n) for stage in stages.of_round(run, n)}
+        left += sum(not whole for whole in done.values())
+        if "base" in done:  # M0 is made by SFT, too
+            done["sft"] = done["base"]
+        table.add_row(f"M{n}", *("" if name not in done else "done" if done[name] else "-" for name in names))
+    Console().print(table)
+    print(f"{left} stages are left" if left else "everything is done")
+
+
+def show_counts(record: dict[str, Any], console: Console) -> None:
+    """A line of what a stage counted, and its warnings."""
+    flat = {name: value for name, value in record["counts"].items() if name not in SKIPPED}
+    said = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in flat.items())
+    console.print(f"  {said or 'nothing counted'} ({record['seconds']:.0f} s)")
+    for warning in record["counts"].get("warnings", ()):
+        console.print(f"  [yellow]warning:[/] {warning}")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {_short(entry)}" for key, entry in value.items()) + ")"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _bytes(run: Run) -> int | None:
+    """The size of a checkpoint on disk; None if it cannot be had without loading it."""
+    model = run.recipe.model
+    name = model.base.checkpoint if model.base else model.checkpoint
+    folder = embedded.path() if name == "embedded" else run.checkpoint(0)
+    if folder.is_dir():
+        return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    try:
+        metadata = get_safetensors_metadata(str(name), revision=model.revision)
+    except (HfHubHTTPError, LocalEntryNotFoundError, NotASafetensorsRepoError, OSError):
+        return None
+    return 2 * sum(metadata.parameter_count.values())

@@ -1,0 +1,185 @@
+"""Self-learning rounds: M0 to M1 (meta), M2, M3, M4, each a normal Hugging Face checkpoint.
+
+    python training/round.py                                     # TinyWorld, all rounds, in runs/world
+    python training/round.py --recipe my.yaml --run runs/mine --rounds 1-2 --until judge
+    python training/round.py --recipe paper --dry-run            # counts, tokens, cost; loads no model
+    python training/round.py --status
+
+Given again after any stop, it goes on where it was. The stages are listed in `training/stages.py`, a module
+each; what they write lies in the run's folder (`training/run.py`), to be looked at, edited and gone on from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from ske_models import embedded
+from ske_models.errors import UserError
+from training import plan, recipe, stages
+from training.files import read_json, write_json
+from training.run import Run
+from training.stages import Stage
+
+console = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """The command."""
+    args = _arguments()
+    wanted = recipe.load(args.recipe)
+    run = Run(args.run or Path("runs") / wanted.name, wanted)
+    rounds = _rounds(args.rounds, run.rounds)
+    if args.until and args.until not in stages.BY_NAME:
+        raise UserError(f"--until {args.until}: no stage; one of: {', '.join(stages.BY_NAME)}")
+    if args.dry_run:
+        plan.show(run, rounds)
+        return
+    if args.status:
+        plan.status(Run.open(run.folder))
+        return
+    with _locked(run.folder):
+        _begin(run)
+        _go(run, rounds, args.until)
+    if args.push:
+        from training import card
+
+        for n in rounds:
+            card.push(run, n, args.push)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train M1, M2, ... from M0 by self-learning rounds.")
+    parser.add_argument("--recipe", default="world", help="world, paper, or a YAML file (default: world)")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="the run's folder (default: runs/NAME)")
+    parser.add_argument("--rounds", metavar="1-4", help="which rounds (default: all of the recipe)")
+    parser.add_argument("--until", metavar="STAGE", help="stop after this stage of the last round")
+    parser.add_argument("--dry-run", action="store_true", help="what would be done, and what it costs")
+    parser.add_argument("--status", action="store_true", help="what is done and what is left")
+    parser.add_argument("--push", metavar="ORG/NAME", help="upload checkpoints and data at the end")
+    return parser.parse_args()
+
+
+def _rounds(text: str | None, there: int) -> list[int]:
+    if text is None:
+        return list(range(1, there + 1))
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last <= there:
+        raise UserError(f"--rounds {text}: rounds 1 to {there} are in the recipe; write 2 or 1-{there}")
+    return list(range(first, last + 1))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the run's folder for this command and its stages. Raises UserError if another one has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"--run {folder}: cannot be used: {error.strerror}; give another folder") from error
+    with lock:
+        deadline = time.monotonic() + 20  # the stage of a killed command ends within seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"--run {folder}: another command works there; wait for it") from None
+                time.sleep(0.2)
+        os.set_inheritable(lock.fileno(), True)
+        yield
+
+
+def _begin(run: Run) -> None:
+    """The recipe and M0 into the folder. What is done must have been done by this recipe."""
+    stages.done_stages(run, range(run.rounds + 1))
+    write_json(run.folder / "recipe.json", run.recipe.model_dump(mode="json"))
+    start = run.checkpoint(0)
+    if run.recipe.model.base or (start / "config.json").is_file():
+        return
+    name = run.recipe.model.checkpoint or ""
+    source = _download(name, run.recipe.model.revision) if name != "embedded" else embedded.path()
+    if name == "embedded":
+        embedded.verify(source)
+    start.unlink(missing_ok=True)
+    start.symlink_to(source.resolve())
+
+
+def _download(name: str, revision: str | None) -> Path:
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model.checkpoint: {name}: no such folder, and not to be had: {reason}") from error
+
+
+def _go(run: Run, rounds: list[int], until: str | None) -> None:
+    if run.recipe.model.base or 1 in rounds:
+        for stage in stages.of_round(run, 0):
+            _do(stage, run, 0)
+    for n in rounds:
+        for stage in stages.of_round(run, n):
+            _do(stage, run, n)
+            if stage.name == until and n == rounds[-1]:
+                console.print(f"stopped after {until} of round {n}; without --until it goes on")
+                return
+    if run.recipe.analysis.items:
+        _process([sys.executable, "-m", "training.analysis", str(run.folder)], "the analysis")
+    _process([sys.executable, "-m", "training.report", str(run.folder)], "the report")
+
+
+def _do(stage: Stage, run: Run, n: int) -> None:
+    name = f"round {n}, {stage.name}"
+    if stages.is_done(stage, run, n):
+        console.print(f"[dim]{name}: done[/]")
+        return
+    stages.needs(stage, run, n)
+    console.print(f"[bold]{name}[/]")
+    if stage.light:
+        stages.execute(stage, run, n)
+    else:
+        _process(_command(stage, run, n), name)
+    plan.show_counts(read_json(stage.record(run, n)), console)
+
+
+def _command(stage: Stage, run: Run, n: int) -> list[str]:
+    if stage.name in ("sft", "base"):
+        from training import launch
+
+        return launch.command(run, n, stage)
+    return [sys.executable, "-m", f"training.{stage.module}", str(run.folder), str(n)]
+
+
+def _process(command: list[str], name: str) -> None:
+    """Runs a stage; it ends when this process ends, however that happens. Raises UserError if it fails."""
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "LMEVAL_LOG_LEVEL": "ERROR"}
+    done = subprocess.run(
+        command,
+        env={**quiet, **os.environ},
+        close_fds=False,  # the lock is held until the last of them has ended
+        preexec_fn=stages.end_with_parent,
+        check=False,
+    )
+    if done.returncode:
+        raise UserError(f"{name} ended with status {done.returncode}; the lines above say why")
+
+
+if __name__ == "__main__":
+    main()
