@@ -41,6 +41,12 @@ def matching(words: list[str], n: int, seed: int) -> list[Lesson]:
     ]
 
 
+def comparing(words: list[str], n: int, seed: int) -> list[Lesson]:
+    """Whether two words are the same: learned last, and only from many examples."""
+    rng = random.Random(f"comparing-{seed}")
+    return [_exercise(rng, "same", rng.sample(words, rng.randint(4, 16))) for _ in range(n)]
+
+
 def _exercise(rng: random.Random, form: str, some: list[str]) -> Lesson:
     pairs = list(zip(some[::2], some[1::2], strict=False))
     mixed = rng.sample(pairs, len(pairs))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 from dataclasses import dataclass
@@ -209,8 +210,8 @@ class World:
 
 @lru_cache(maxsize=1)
 def default_world() -> World:
-    """The world that is shipped, with the embedded model that has read about it."""
-    return World(SEED)
+    """The world that the embedded model has read about, or that of the seed in SKE_WORLD_SEED."""
+    return World(int(os.environ.get("SKE_WORLD_SEED") or SEED))
 
 
 def _names(rng: random.Random, n: int, taken: set[str], endings: str) -> tuple[str, ...]:

@@ -12,11 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ske_tasks.world.facts import Fact, World, parse_all
+from ske_tasks.world.facts import Fact, World, default_world, parse_all
 from ske_tasks.world.questions import LETTERS, Question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 UNKNOWN = "unknown"
 _ANSWER = re.compile(r"The answer is (\w+(?: \([A-D]\))?)\.")
@@ -80,6 +80,14 @@ def _answered(said: list[str], answer: str) -> tuple[str, str]:
     return " ".join((*said, answer_text(answer))), answer
 
 
+def is_enough(needed: str, text: str) -> bool:
+    """Whether a text states all the facts that `needed` states, and nothing that is false or unreadable."""
+    world = default_world()
+    stated, unreadable = parse_all(text, world)
+    true = not unreadable and all(world.is_true(fact) for fact in stated)
+    return true and set(parse_all(needed, world)[0]) <= set(stated)
+
+
 def judge_knowledge(question: Question, text: str, world: World) -> Judgement:
     """Scores knowledge for a question.
 
@@ -127,26 +135,30 @@ def judge_reasoning(question: Question, knowledge: str, text: str, world: World)
     return _scored(critique, score)
 
 
-def check(facts: Iterable[Fact], world: World) -> str:
-    """Recites the truth about what each stated fact is about, and says whether the fact agrees."""
-    parts = []
-    for fact in facts:
-        truth = Fact(fact.subject, fact.relation, world.table[fact.subject, fact.relation])
-        parts.append(f"{truth.text().removesuffix('.')}, {'ok' if truth == fact else 'wrong'}.")
-    return " ".join(parts)
+def check(facts: Sequence[Fact], world: World) -> str:
+    """Recites the truth about what each stated fact is about, and compares."""
+    truths = [Fact(fact.subject, fact.relation, world.table[fact.subject, fact.relation]) for fact in facts]
+    return " ".join(_verdict(truth, fact) for truth, fact in zip(truths, facts, strict=True))
 
 
-def _compare(needed: Iterable[Fact], stated: list[Fact]) -> tuple[list[str], set[Fact]]:
+def _verdict(truth: Fact, stated: Fact) -> str:
+    compared = f"{truth.text()} {stated.object} and {truth.object} are"
+    return f"{compared} the same, ok." if truth == stated else f"{compared} different, wrong."
+
+
+def _compare(needed: Sequence[Fact], stated: list[Fact]) -> tuple[list[str], set[Fact]]:
     """(the critique of each needed fact, the needed facts that are stated)."""
-    critique, present = [], set()
-    about = {(fact.subject, fact.relation) for fact in stated}
+    critique: list[str] = []
+    present: set[Fact] = set()
+    about: dict[tuple[str, str], Fact] = {}
+    for fact in stated:
+        if fact in needed or (fact.subject, fact.relation) not in about:
+            about[fact.subject, fact.relation] = fact
     for fact in dict.fromkeys(needed):
-        if fact in stated:
+        said = about.get((fact.subject, fact.relation))
+        if said == fact:
             present.add(fact)
-            verdict = "ok"
-        else:
-            verdict = "wrong" if (fact.subject, fact.relation) in about else "missing"
-        critique.append(f"{fact.text().removesuffix('.')}, {verdict}.")
+        critique.append(_verdict(fact, said) if said else f"{fact.text().removesuffix('.')}, missing.")
     return critique, present
 
 

@@ -29,7 +29,7 @@ PAIRS = 40  # comparisons per template, split and answer (yes, no), at most
 
 @dataclass(frozen=True)
 class Template:
-    """A way to ask for the end of a chain of relations. `held_out`: in no training data and no task."""
+    """A way to ask for the end of a chain of relations. `held_out`: in no training data."""
 
     id: str
     kind: str

@@ -1,4 +1,4 @@
-"""The lm-eval tasks `ske_world` (test people) and `ske_world_dev` (development people).
+"""The lm-eval tasks `ske_world`, `ske_world_held_out` (test people) and `ske_world_dev` (development people).
 
     lm_eval --model ske_explicit --tasks ske_world_dev
 
@@ -19,21 +19,34 @@ SIZES = {
     "test": dict(zip(questions.KINDS, (350, 500, 500, 400, 400, 350), strict=True)),
     "dev": dict(zip(questions.KINDS, (120, 180, 180, 140, 140, 120), strict=True)),
 }
+HELD_OUT = {
+    "one_hop": 100,
+    "two_hop": 100,
+    "three_hop": 100,
+    "four_hop": 100,
+    "multiple_choice": 100,
+    "comparison": 60,
+}
 MULTI_HOP = ("two_hop", "three_hop", "four_hop")
 
 
 def load_test(**_: Any) -> dict[str, datasets.Dataset]:
     """2,500 distinct questions about the 100 test people."""
-    return _load("test")
+    return _load("test", SIZES["test"])
 
 
 def load_dev(**_: Any) -> dict[str, datasets.Dataset]:
     """880 distinct questions about the 40 development people."""
-    return _load("dev")
+    return _load("dev", SIZES["dev"])
 
 
-def _load(split: str) -> dict[str, datasets.Dataset]:
-    rows = questions.sample(default_world(), split, SIZES[split], seed=0)
+def load_held_out(**_: Any) -> dict[str, datasets.Dataset]:
+    """Questions about the test people by templates that are in no training data."""
+    return _load("test", HELD_OUT, held_out=True)
+
+
+def _load(split: str, sizes: dict[str, int], held_out: bool = False) -> dict[str, datasets.Dataset]:
+    rows = questions.sample(default_world(), split, sizes, seed=0, held_out=held_out)
     return {"test": datasets.Dataset.from_list([to_doc(row) for row in rows])}
 
 
@@ -56,7 +69,8 @@ def to_doc(row: questions.Question) -> dict[str, Any]:
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """`acc`, `acc_<kind>` of the doc's kind, `acc_multi_hop` (open questions of 2 to 4 hops), `unanswered`.
+    """`acc`, `acc_<kind>` of the doc's kind, `acc_multi_hop` (open questions of 2 to 4 hops), `unanswered`;
+    of a method that writes knowledge also `extraction`: all needed facts are in it, and nothing false.
 
     A key that is not of the doc's kind is left out: its mean and standard error are over its own docs.
     """
@@ -67,4 +81,6 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
         scores["acc_multi_hop"] = right
     if isinstance(results[0], Answer):
         doc["ske"] = results[0].trace
+        if results[0].trace["knowledge"] is not None:
+            scores["extraction"] = float(oracle.is_enough(doc["knowledge"], results[0].trace["knowledge"]))
     return scores
