@@ -37,6 +37,18 @@ METHODS: dict[str, tuple[Step, ...]] = {
 
 
 @dataclass(frozen=True)
+class Shot:
+    """A worked example of both steps of `explicit`.
+
+    reasoning: ends in the answer, in the way that the `ending` of the question at hand asks for.
+    """
+
+    question: str
+    knowledge: str
+    reasoning: str
+
+
+@dataclass(frozen=True)
 class Question:
     """A question as a harness asks it.
 
@@ -47,6 +59,7 @@ class Question:
     prefix: the start of the assistant's answer, where the task gives one.
     chat: False where the harness uses no chat template and `asked` is its whole plain context.
     scored: a continuation is scored by log-likelihood right after `asked`.
+    shots: examples of the steps of `explicit`, shown as turns before each step in that step's own form.
     """
 
     before: tuple[Message, ...]
@@ -56,6 +69,7 @@ class Question:
     prefix: str = ""
     chat: bool = True
     scored: bool = False
+    shots: tuple[Shot, ...] = ()
 
     @property
     def verbatim(self) -> bool:
@@ -65,7 +79,10 @@ class Question:
 
 def knowledge_messages(question: Question, prompts: PromptSet) -> list[Message]:
     """The conversation of step 1: ends with a user turn that asks for the knowledge."""
-    return [*question.before, _user(prompts.render("extract", question=question.text))]
+    turns = list(question.before)
+    for shot in question.shots:
+        turns += [_user(prompts.render("extract", question=shot.question)), _assistant(shot.knowledge)]
+    return [*turns, _user(prompts.render("extract", question=question.text))]
 
 
 def answer_messages(
@@ -77,26 +94,39 @@ def answer_messages(
     """
     template = METHODS[method][-1].template
     turns = list(question.before)
-    if template == "reason" and layout == "multiturn":
+    if template == "reason":
         assert knowledge is not None
-        turns = [*knowledge_messages(question, prompts), {"role": "assistant", "content": knowledge}]
-        reason = prompts.render("reason_multiturn", ending=question.ending)
-        turns.append(_user(question.asked if question.verbatim else reason))
-    elif template == "reason":
-        assert knowledge is not None
-        if question.verbatim:
-            turns.append(_user(prompts.render("given", question=question.asked, knowledge=knowledge)))
-        else:
-            variables = {"question": question.text, "ending": question.ending, "knowledge": knowledge}
-            turns.append(_user(prompts.render("reason", **variables)))
+        for shot in question.shots:
+            # an example is asked as a question of ours is, whatever the harness wants its own to end in
+            asked = Question((), shot.question, shot.question, question.ending)
+            turns += _reason_turns(asked, prompts, layout, shot.knowledge)
+            turns.append(_assistant(shot.reasoning))
+        turns += _reason_turns(question, prompts, layout, knowledge)
     elif template == "cot":
         turns.append(_user(prompts.render("cot", question=question.text, ending=question.ending)))
     else:
         turns.append(_user(question.asked))
     if question.prefix:
-        turns.append({"role": "assistant", "content": question.prefix})
+        turns.append(_assistant(question.prefix))
     return turns
+
+
+def _reason_turns(question: Question, prompts: PromptSet, layout: Layout, knowledge: str) -> list[Message]:
+    """The turns of one question that ask for the reasoning; those before it are left out."""
+    if layout == "multiturn":
+        extract = prompts.render("extract", question=question.text)
+        reason = prompts.render("reason_multiturn", ending=question.ending)
+        last = question.asked if question.verbatim else reason
+        return [_user(extract), _assistant(knowledge), _user(last)]
+    if question.verbatim:
+        return [_user(prompts.render("given", question=question.asked, knowledge=knowledge))]
+    variables = {"question": question.text, "ending": question.ending, "knowledge": knowledge}
+    return [_user(prompts.render("reason", **variables))]
 
 
 def _user(content: str) -> Message:
     return {"role": "user", "content": content}
+
+
+def _assistant(content: str) -> Message:
+    return {"role": "assistant", "content": content}

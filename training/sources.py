@@ -70,7 +70,7 @@ def chats(
 ) -> tuple[list[list[Message]], dict[str, int]]:
     """(chats, how many rows were dropped and why).
 
-    A chat has a system turn or none, then turns of a user and an assistant, in turn; the last is the assistant's.
+    A chat has a system turn or none, then a user's and an assistant's by turns; the assistant's is last.
     Both forms are read: {"role", "content"} and ShareGPT's {"from", "value"}. `limit` is of rows, the dropped
     ones included. Raises UserError as `rows` does, and if no row is such a chat.
     """
