@@ -245,12 +245,13 @@ def test_precision_recall_and_base_rate_against_the_oracle(make_run):
     written.append({"id": "x", "sample": 0, "question": "Why?", "knowledge": "a", "reasoning": "b"})
     scores += [{"id": "x", "sample": 0, "kind": kind, "score": 10} for kind in selection.KINDS]
     run = make_run(written, scores, world=True)
-    truth = selection.run(run, 1)["truth"]
+    counts = selection.run(run, 1)
+    truth = counts["truth"]
     assert truth["all"] == {"n": 5, "base_rate": 0.6, "precision": 0.6667, "recall": 0.6667}
     assert truth["distinct"] == {"n": 4, "base_rate": 0.5, "precision": 0.5, "recall": 0.5}
     assert truth["kept"] == {"n": 2, "right": 1}
-    assert truth["agreement"]["knowledge"] == [[5, 5, 1], [9, 5, 1], [10, 10, 2]]
-    assert sum(n for _, _, n in truth["agreement"]["reasoning"]) == 5
+    assert counts["agreement"]["knowledge"] == [[5, 5, 1], [9, 5, 1], [10, 10, 2]]
+    assert sum(n for _, _, n in counts["agreement"]["reasoning"]) == 5
 
 
 def test_a_text_that_the_oracle_passes_is_one_that_both_judgements_pass(make_run):

@@ -12,15 +12,15 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ske_models.errors import UserError
-from ske_tasks.world import default_world, oracle, questions
+from ske_tasks.world import default_world, oracle
 from training.files import Row, read_jsonl, write_jsonl
+from training.judge_world import find
 from training.recipe import Select
 from training.run import Run
 
@@ -94,7 +94,7 @@ def run(run: Run, n: int) -> dict[str, Any]:
     counts["kept"] = len(kept)
     counts["questions_kept"] = len({text.written.id for text in kept})
     if any(source.source == "world" for source in run.recipe.questions.sources):
-        counts["truth"] = against_truth(texts, kept, select.threshold)
+        counts["truth"], counts["agreement"] = against_truth(texts, kept, select.threshold)
     write_jsonl(run.round(n) / "kept.jsonl", [{**text.row, "scores": text.scores} for text in kept])
     return counts
 
@@ -249,27 +249,18 @@ def _nothing_kept(run: Run, n: int, counts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@lru_cache(maxsize=1)
-def _askable() -> dict[str, questions.Question]:
-    """Every question of the world by its text."""
-    world = default_world()
-    return {
-        row.question: row
-        for held_out in (False, True)
-        for split in world.splits
-        for row in questions.everything(world, split, held_out)
-    }
-
-
-def against_truth(texts: Sequence[Text], kept: Sequence[Text], threshold: int) -> dict[str, Any]:
+def against_truth(
+    texts: Sequence[Text], kept: Sequence[Text], threshold: int
+) -> tuple[dict[str, Any], dict[str, list[list[int]]]]:
     """How good the scores are where the truth is known: texts whose question is one of TinyWorld's.
 
-    all, distinct: of all texts, and of those that differ: n, base_rate (share that the oracle lets pass),
-    precision and recall of those that the scores let pass (unscored ones do not; None: nothing to divide by).
-    kept: n and how many of it the oracle lets pass. agreement: kind -> [[score, oracle's score, texts], ...].
+    First: all, distinct: of all texts, and of those that differ: n, base_rate (share that the oracle lets
+    pass), precision and recall of those that the scores let pass (unscored ones do not; None: nothing to
+    divide by); kept: n, and how many of it the oracle lets pass.
+    Second, the agreement: kind -> [[score, oracle's score, texts], ...].
     """
-    known = [text for text in texts if text.written.question in _askable()]
-    scores = {id(text): _oracle(text) for text in known}
+    scores = {id(text): truth for text in texts if (truth := _oracle(text)) is not None}
+    known = [text for text in texts if id(text) in scores]
 
     def right(text: Text) -> bool:
         return all(score >= threshold for score in scores[id(text)].values())
@@ -286,19 +277,18 @@ def against_truth(texts: Sequence[Text], kept: Sequence[Text], threshold: int) -
 
     pairs = {kind: Counter((text.scores[kind], scores[id(text)][kind]) for text in known) for kind in KINDS}
     kept_known = [text for text in kept if id(text) in scores]
-    return {
-        "all": rates(known),
-        "distinct": rates(distinct(known)),
-        "kept": {"n": len(kept_known), "right": sum(map(right, kept_known))},
-        "agreement": {
-            kind: sorted([mine, truth, n] for (mine, truth), n in pairs[kind].items() if mine is not None)
-            for kind in KINDS
-        },
+    rated = {"all": rates(known), "distinct": rates(distinct(known))}
+    return rated | {"kept": {"n": len(kept_known), "right": sum(map(right, kept_known))}}, {
+        kind: sorted([mine, truth, n] for (mine, truth), n in pairs[kind].items() if mine is not None)
+        for kind in KINDS
     }
 
 
-def _oracle(text: Text) -> dict[str, int]:
-    world, question = default_world(), _askable()[text.written.question]
+def _oracle(text: Text) -> dict[str, int] | None:
+    """The scores that the oracle gives; None if the question is none of the world's."""
+    question, world = find(text.written.question), default_world()
+    if question is None:
+        return None
     knowledge, reasoning = text.written.knowledge, text.written.reasoning
     return {
         "knowledge": oracle.judge_knowledge(question, knowledge, world).score,
