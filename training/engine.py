@@ -1,0 +1,143 @@
+"""A checkpoint of a run as the engine that writes its texts: any of lm-eval's backends.
+
+    from training.engine import load_engine
+    engine = load_engine(run, 1)[0]                       # M1
+    settings = engine.settings(256, "synthesize", 2, 0)   # right before the call that they are for
+
+A model behind an API is asked for by the name of its checkpoint, unless `generation.args` has a `model`, so
+that a server that still has the last round's model refuses:
+
+    vllm serve runs/paper/M1 --served-model-name M1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiohttp
+import requests
+import torch
+from lm_eval.api.model import LM
+from lm_eval.api.registry import get_model, model_registry
+from lm_eval.models.api_models import TemplateAPI
+from lm_eval.models.huggingface import HFLM
+
+from ske_models.errors import UserError, one_of
+from ske_models.lineage import NOT_IDENTITY, digest, weights
+from ske_models.lm_eval_engine import LMEvalEngine, load
+from ske_models.pipeline import Request
+from training.recipe import Generation, Recipe
+from training.run import Run
+
+CONCURRENT = 64  # requests to one server at a time, unless `args` says otherwise; lm-eval's own default is 1
+
+
+class CheckpointEngine(LMEvalEngine):
+    """lm-eval's backend with one checkpoint in it. `name`: what an error calls it."""
+
+    def __init__(self, inner: LM, recipe: Recipe, name: str) -> None:
+        super().__init__(inner)
+        self.recipe = recipe
+        self.name = name
+
+    def settings(self, limit: int, *parts: str | int) -> dict[str, Any]:
+        """The settings of one call of the backend: at most `limit` tokens, at the recipe's temperature.
+
+        Samples are drawn from the model's own distribution (no top-k, no top-p), with random numbers that
+        follow from the recipe's seed and `parts`: the same call, given again, writes the same texts.
+        transformers takes them from torch's generator, which this sets; so get the settings right before.
+        Raises UserError if the limit leaves a model no room for a prompt.
+        """
+        if isinstance(self.inner, HFLM) and limit >= self.inner.max_length:
+            raise UserError(
+                f"generation: {limit} tokens may be written, but {self.name} has room for "
+                f"{self.inner.max_length}, prompt included; lower the limit"
+            )
+        temperature = self.recipe.generation.temperature
+        common = {"until": [], "max_gen_toks": limit, "temperature": temperature}
+        if temperature == 0:
+            return common | {"do_sample": False}
+        seed = int(digest([self.recipe.seed, *parts]), 16) % 2**31
+        if isinstance(self.inner, HFLM):
+            torch.manual_seed(seed)
+            return common | {"do_sample": True, "top_p": 1.0, "top_k": 0}
+        return common | {"do_sample": True, "top_p": 1.0, "seed": seed}
+
+    def generate(self, requests_: Sequence[Request], done: Callable[[int, str], None]) -> list[str]:
+        """As the pipeline's engine. Raises UserError if a server does not answer, after lm-eval's retries."""
+        try:
+            return super().generate(requests_, done)
+        except (aiohttp.ClientError, requests.RequestException, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+            raise UserError(
+                f"{self.name}: no answer ({reason}); see that it runs and has this round's checkpoint, then "
+                "give the same command again; it continues"
+            ) from error
+
+
+def load_engine(run: Run, n: int) -> list[CheckpointEngine]:
+    """Engines with M`n` in them: one for each of `generation.endpoints`, else a single one.
+
+    Raises UserError: no such checkpoint or backend, an argument that the backend does not know, endpoints for
+    a backend that has none or none for one that needs them.
+    """
+    generation = run.recipe.generation
+    one_of("generation.backend", generation.backend, sorted(set(model_registry) - {"ske_explicit"}))
+    model_class = get_model(generation.backend)
+    args = dict(generation.args)
+    if not issubclass(model_class, TemplateAPI):
+        folder = run.checkpoint(n)
+        if generation.endpoints:
+            raise UserError(
+                f"generation.endpoints: backend {generation.backend} loads the model itself; remove them, or "
+                "use backend: local-chat-completions"
+            )
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder}: no checkpoint; it is made by round {n}")
+        if generation.backend == "vllm":
+            args.setdefault("batch_size", "auto")  # lm-eval's default of 1 sends one prompt at a time
+        args["pretrained"] = str(folder)
+        inner = load(model_class, generation.backend, args, ())
+        return [CheckpointEngine(inner, run.recipe, str(folder))]
+    if not generation.endpoints:
+        raise UserError(
+            f"generation.endpoints: backend {generation.backend} needs at least one, as in "
+            "endpoints: [http://localhost:8000/v1]"
+        )
+    args = {"model": f"M{n}", "num_concurrent": CONCURRENT, "max_retries": 8} | args
+    args.setdefault(
+        "eos_string", "<|endoftext|>"
+    )  # else an empty stop string is sent, which some servers refuse
+    return [
+        CheckpointEngine(
+            load(model_class, generation.backend, args | {"base_url": _url(generation, base)}, ()),
+            run.recipe,
+            base,
+        )
+        for base in generation.endpoints
+    ]
+
+
+def identity(run: Run, n: int) -> dict[str, Any]:
+    """What the texts of M`n` follow from, for the key of their parts: model, settings, prompts; no address.
+
+    The examples of few-shot prompts are left out: whoever shows them adds their hash.
+    """
+    generation = run.recipe.generation.model_dump(mode="json", exclude={"endpoints", "args", "shots"})
+    args = {name: value for name, value in run.recipe.generation.args.items() if name not in NOT_IDENTITY}
+    folder = run.checkpoint(n)
+    return {
+        "checkpoint": f"M{n}",
+        "weights": weights(str(folder)) if folder.is_dir() else None,  # a server may have the only copy
+        "generation": generation | {"args": args},
+        "prompts": run.prompts.hash,
+        "layout": run.recipe.layout,
+        "seed": run.recipe.seed,
+    }
+
+
+def _url(generation: Generation, base: str) -> str:
+    """The address that lm-eval posts to, from a server's base URL (".../v1")."""
+    path = "chat/completions" if "chat" in generation.backend else "completions"
+    return base if base.endswith(path) else f"{base.rstrip('/')}/{path}"
