@@ -1,6 +1,7 @@
 # Every target does its own set-up in .venv and reuses what is there.
 #
 #   make demo     direct, chain-of-thought and explicit knowledge compared on the embedded model
+#   make rounds   self-learning rounds on the embedded model: M0 to M4, the table and the picture
 #   make test     all tests
 #   make lint     ruff and mypy
 #   make lock     write requirements/lock.txt anew
@@ -13,7 +14,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint lock clean
+.PHONY: demo rounds test lint lock clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= $(shell for p in python3.11 python3 python; do \
@@ -33,6 +34,9 @@ PACKAGE := pyproject.toml ske_learn_hook.pth ske_learn_hook.py $(wildcard requir
 
 demo: .venv/.demo-installed
 	.venv/bin/python -m ske_models.demo
+
+rounds: .venv/.train-installed
+	.venv/bin/python training/round.py
 
 test: .venv/.test-installed
 	.venv/bin/python -m pytest -q
@@ -65,6 +69,11 @@ clean:
 .venv/.demo-installed: .venv/.uv-installed $(PACKAGE)
 	@echo 'Installing the suite and lm-eval ...'
 	$(INSTALL) --editable '.[lm-eval]'
+	touch $@
+
+.venv/.train-installed: .venv/.uv-installed $(PACKAGE)
+	@echo 'Installing the suite, lm-eval and TRL ...'
+	$(INSTALL) --editable '.[train]'
 	touch $@
 
 .venv/.test-installed: .venv/.uv-installed tests/vllm_cpu_stub/pyproject.toml $(PACKAGE)

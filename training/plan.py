@@ -25,7 +25,7 @@ def show(run: Run, rounds: Iterable[int]) -> None:
     from training import judge, synthesize
 
     table = Table(title=f"recipe {run.recipe.name} ({run.recipe.hash}), in {run.folder}")
-    for column in ("round", "questions", "texts", "tokens written", "verdicts", "judged by", "judge tokens"):
+    for column in ("round", "questions", "texts", "tokens at most", "verdicts", "judged by", "judge tokens"):
         table.add_column(column, justify="left" if column in ("round", "judged by") else "right")
     for column in ("judge cost", "SFT examples at most", "steps at most"):
         table.add_column(column, justify="right")
@@ -49,7 +49,7 @@ def show(run: Run, rounds: Iterable[int]) -> None:
             f"{n}: M{run.start(n)} to M{n}",
             f"{settings.questions:,}",
             f"{written['texts']:,}",
-            f"{written['tokens']:,}",
+            f"{written['output_tokens_at_most']:,}",
             f"{judged['verdicts']:,}",
             f"M{run.writer(n)} itself" if settings.judge == "self" else run.recipe.judge.kind,
             f"{judged['input_tokens'] + judged['output_tokens']:,}",

@@ -8,6 +8,7 @@ with its line and what to write instead.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -319,6 +320,8 @@ def _explain(path: Path, node: yaml.Node, problem: Any) -> str:
         return f"{path}, line {line}: {field} is missing; add it (training/recipe.py says what it is)"
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict | list) else f", not {problem['input']!r}"
+    if problem["type"] == "float_type" and re.fullmatch(r"\d+e-?\d+", str(problem["input"])):
+        given += " (which is text in YAML: write 4.0e-4 for 4e-4)"
     return f"{path}, line {line}: {field}: {message[0].lower() + message[1:]}{given}"
 
 

@@ -26,12 +26,13 @@ from rich.console import Console
 
 from ske_models import embedded
 from ske_models.errors import UserError
-from training import plan, recipe, stages
+from training import judge, plan, recipe, stages
 from training.files import read_json, write_json
 from training.run import Run
 from training.stages import Stage
 
 console = Console(stderr=True, highlight=False)
+PATIENCE = 20.0  # seconds; the stage of a killed command ends sooner
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
     if args.status:
         plan.status(Run.open(run.folder))
         return
-    with _locked(run.folder):
+    with locked(run.folder):
         _begin(run)
         _go(run, rounds, args.until)
     if args.push:
@@ -81,7 +82,7 @@ def _rounds(text: str | None, there: int) -> list[int]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Holds the run's folder for this command and its stages. Raises UserError if another one has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ def _locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"--run {folder}: cannot be used: {error.strerror}; give another folder") from error
     with lock:
-        deadline = time.monotonic() + 20  # the stage of a killed command ends within seconds
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,8 +104,14 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _begin(run: Run) -> None:
-    """The recipe and M0 into the folder. What is done must have been done by this recipe."""
-    stages.done_stages(run, range(run.rounds + 1))
+    """The recipe and M0 into the folder. What is done must have been done by this recipe.
+
+    Raises UserError for what would stop the run hours later: no such prompt set, no key, no M0.
+    """
+    judge.check(run.recipe)
+    for n in range(run.rounds + 1):
+        for stage in stages.of_round(run, n):
+            stages.is_done(stage, run, n)
     write_json(run.folder / "recipe.json", run.recipe.model_dump(mode="json"))
     start = run.checkpoint(0)
     if run.recipe.model.base or (start / "config.json").is_file():

@@ -18,7 +18,6 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,7 +249,3 @@ def _flat(value: dict[str, Any], above: str = "") -> dict[str, Any]:
         flat |= _flat(entry, f"{above}{name}.") if isinstance(entry, dict) else {f"{above}{name}": entry}
     return flat
 
-
-def done_stages(run: Run, rounds: Iterable[int]) -> list[tuple[int, Stage, bool]]:
-    """(round, stage, done) of all stages of these rounds."""
-    return [(n, stage, is_done(stage, run, n)) for n in rounds for stage in of_round(run, n)]

@@ -1,0 +1,221 @@
+"""What self-selection is worth: M0 to M4 on TinyWorld, over seeds, beside its controls.
+
+    python benchmarks/selection.py                  # 3 seeds, about an hour and a half on 2 cores
+    python benchmarks/selection.py --seeds 1 --dev  # on the development questions
+
+All arms of a seed share round 1. From round 2 on:
+
+    self       the recipe as it is: the model scores its own texts, and is trained on those >= 8
+    oracle     TinyWorld's oracle scores them instead
+    random     as many as `self` would keep, drawn blindly
+    none       everything is kept
+    unwritten  nothing self-written: the judge's scorings and the general data only
+    cot        what `self` kept, trained as CoT texts (in round 1, too)
+
+Writes RUNS/table.md and RUNS/results.json. Killed and given again, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ske_models.errors import UserError
+from ske_tasks.intervals import Interval, interval
+from training import recipe
+from training.files import read_json, read_jsonl, write_json, write_jsonl
+
+ROOT = Path(__file__).parent.parent
+Settings = dict[str, Any]
+
+ARMS: dict[str, Settings] = {
+    "self": {},
+    "oracle": {"judge": "judge"},
+    "random": {"select": {"by": "random"}},
+    "none": {"select": {"by": "all"}},
+    "unwritten": {"mix": {"knowledge": 0, "reasoning": 0}},
+    "cot": {"mix": {"kept_as": "cot"}},
+}
+METHODS = ("direct", "cot", "explicit")
+
+
+def write_recipe(arm: str, seed: int, tasks: list[str], threads: int, file: Path) -> None:
+    """The world recipe for one arm and seed. Only `self` is evaluated by all methods."""
+    content = yaml.safe_load((recipe.FOLDER / "world.yaml").read_text(encoding="utf-8"))
+    content["name"], content["seed"] = f"{arm}-{seed}", seed
+    for settings in content["rounds"] if arm == "cot" else content["rounds"][1:]:
+        for key, value in ARMS[arm].items():
+            inherited = content["select"] if key == "select" else settings.get(key, {})
+            settings[key] = {**inherited, **value} if isinstance(value, dict) else value
+    methods = list(METHODS) if arm == "self" else ["cot"] if arm == "cot" else ["explicit"]
+    content["evaluate"] |= {"tasks": tasks, "methods": methods, "limit": None}
+    content["analysis"] = {"items": 0}
+    content["sft"]["threads"] = threads
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def run_arm(arm: str, seed: int, folder: Path, tasks: list[str], threads: int) -> None:
+    """All that is missing of one arm; `self` must be there before the others."""
+    here, itself = folder / f"{arm}-{seed}", folder / f"self-{seed}"
+    if (here / "done").is_file():
+        return
+    file = folder / "recipes" / f"{arm}-{seed}.yaml"
+    write_recipe(arm, seed, tasks, threads, file)
+    command = [sys.executable, str(ROOT / "training" / "round.py"), "--recipe", str(file), "--run", str(here)]
+    if arm == "cot":
+        _train_as_cot(here, itself, file)
+    elif arm != "self":
+        if not (here / "M1").exists():
+            here.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(itself / "M0", here / "M0", dirs_exist_ok=True)
+            shutil.copytree(itself / "round1", here / "round1", dirs_exist_ok=True)
+            (here / "round1" / "evaluate.json").unlink(missing_ok=True)
+            shutil.copytree(itself / "M1", here / "M1")
+        command += ["--rounds", "2-4"]
+    if arm != "cot":
+        log = (folder / f"{arm}-{seed}.log").open("w")
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            raise UserError(f"{arm}, seed {seed}: ended with status {done.returncode}; see {log.name}")
+    (here / "done").touch()
+
+
+def _train_as_cot(here: Path, itself: Path, file: Path) -> None:
+    """Each round's kept data of `self` as CoT texts: mix, SFT and evaluation only, from the same M0."""
+    from training import launch, stages
+    from training.run import Run
+
+    here.mkdir(parents=True, exist_ok=True)
+    if not (here / "M0").exists():
+        shutil.copytree(itself / "M0", here / "M0")
+    run = Run(here, recipe.load(str(file)))
+    write_json(here / "recipe.json", run.recipe.model_dump(mode="json"))
+    log = here.with_suffix(".log").open("w")
+    for n in range(1, run.rounds + 1):
+        run.round(n).mkdir(exist_ok=True)
+        for name in ("questions", "written", "scores", "kept"):
+            rows = read_jsonl(itself / f"round{n}" / f"{name}.jsonl")
+            write_jsonl(run.round(n) / f"{name}.jsonl", rows)
+        for stage in (stages.BY_NAME[name] for name in ("mix", "sft", "evaluate")):
+            if stages.is_done(stage, run, n):
+                continue
+            own = [sys.executable, "-m", f"training.{stage.module}", str(here), str(n)]
+            command = launch.command(run, n, stage) if stage.name == "sft" else own
+            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+            if done.returncode:
+                raise UserError(f"cot: {stage.name} ended with status {done.returncode}; see {log.name}")
+
+
+def samples(folder: Path, arm: str, seed: int, k: int, task: str, method: str) -> list[dict[str, Any]]:
+    """The logged items of M`k`. All arms of a seed share M0 and, but for `cot`, M1."""
+    shared = k == 0 or (k == 1 and arm != "cot")
+    where = f"self-{seed}" if shared and (arm != "cot" or k == 0) else f"{arm}-{seed}"
+    return read_jsonl(folder / where / "results" / f"M{k}" / f"{task}.{method}.samples.jsonl")
+
+
+def over_seeds(
+    folder: Path, seeds: list[int], arm: str, k: int, task: str, method: str, key: str
+) -> Interval:
+    """Mean over seeds and items, with its interval over people."""
+    rows = [row for seed in seeds for row in samples(folder, arm, seed, k, task, method)]
+    return interval([row[key] for row in rows], [row["cluster"] for row in rows])
+
+
+def paired(
+    folder: Path, seeds: list[int], one: tuple[str, int, str], two: tuple[str, int, str], task: str
+) -> Interval:
+    """How many points `one` = (arm, checkpoint, method) is above `two`, item by item."""
+    values, clusters = [], []
+    for seed in seeds:
+        mine = samples(folder, one[0], seed, one[1], task, one[2])
+        theirs = samples(folder, two[0], seed, two[1], task, two[2])
+        values += [a["hit"] - b["hit"] for a, b in zip(mine, theirs, strict=True)]
+        clusters += [row["cluster"] for row in mine]
+    return interval(values, clusters)
+
+
+def table(folder: Path, seeds: list[int], tasks: list[str], arms: list[str]) -> str:
+    """All tables as Markdown."""
+    lines: list[str] = []
+    last = len(recipe.load("world").rounds)
+    for task in tasks:
+        n = len(samples(folder, "self", seeds[0], 0, task, "explicit"))
+        lines += [f"### {task}: {n:,} questions, {len(seeds)} seeds", ""]
+        lines += [
+            "| | direct | CoT | explicit | extraction | explicit, step before |",
+            "|---|---|---|---|---|---|",
+        ]
+        for k in range(last + 1):
+            cells = [over_seeds(folder, seeds, "self", k, task, method, "hit") for method in METHODS]
+            cells.append(over_seeds(folder, seeds, "self", k, task, "explicit", "extraction"))
+            step = (
+                paired(folder, seeds, ("self", k, "explicit"), ("self", k - 1, "explicit"), task) if k else ""
+            )
+            lines.append(
+                f"| M{k} | {' | '.join(map(str, cells))} | {f'+{step}'.replace('+-', '-') if k else ''} |"
+            )
+        lines += ["", "| selection, explicit | M2 | M3 | M4 | self - it, M4 |", "|---|---|---|---|---|"]
+        for arm in arms:
+            method = "cot" if arm == "cot" else "explicit"
+            cells = [over_seeds(folder, seeds, arm, k, task, method, "hit") for k in range(2, last + 1)]
+            gap = (
+                paired(folder, seeds, ("self", last, "explicit"), (arm, last, method), task)
+                if arm != "self"
+                else ""
+            )
+            lines.append(f"| {arm} | {' | '.join(map(str, cells))} | {gap} |")
+        lines.append("")
+    lines += ["### Self-scoring against the oracle, both scores >= 8 (all texts / distinct ones)", ""]
+    lines += ["| round | n | base rate | precision | recall |", "|---|---|---|---|---|"]
+    for k in range(2, last + 1):
+        truths = [
+            read_json(folder / f"self-{s}" / f"round{k}" / "select.json")["counts"]["truth"] for s in seeds
+        ]
+        cells = []
+        for name in ("n", "base_rate", "precision", "recall"):
+            means = [
+                sum(truth[which][name] for truth in truths) / len(truths) for which in ("all", "distinct")
+            ]
+            cells.append(" / ".join(f"{m:,.0f}" if name == "n" else f"{m:.2f}" for m in means))
+        lines.append(f"| {k} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Self-selection against its controls on TinyWorld.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--dev", action="store_true", help="on the development questions")
+    parser.add_argument("--runs", type=Path, default=Path("runs/selection"))
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    args = parser.parse_args()
+    tasks = ["ske_world_dev"] if args.dev else ["ske_world", "ske_world_held_out"]
+
+    def job(arm_and_seed: tuple[str, int]) -> None:
+        arm, seed = arm_and_seed
+        run_arm(arm, seed, args.runs, tasks, threads=1)
+        print(f"{arm}, seed {seed}: done", flush=True)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(job, [("self", seed) for seed in args.seeds]))
+        list(pool.map(job, [(arm, seed) for seed in args.seeds for arm in args.arms if arm != "self"]))
+    text = table(args.runs, args.seeds, tasks, args.arms)
+    (args.runs / "table.md").write_text(text, encoding="utf-8")
+    (args.runs / "results.json").write_text(
+        json.dumps({"seeds": args.seeds, "arms": args.arms}), encoding="utf-8"
+    )
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
