@@ -31,9 +31,9 @@ def words(text: str) -> list[str]:
 class NearDuplicates:
     """Texts that were accepted, and whether a new one is nearly one of them.
 
-    threshold: of the Jaccard similarity of their word 3-grams. Only the rarest 3-grams of a text are indexed, as
-    many as leave no pair of the threshold without a common one (prefix filtering: Chaudhuri et al. 2006, Bayardo
-    et al. 2007); what is found does not depend on `rarity`.
+    threshold: of the Jaccard similarity of their word 3-grams. Only the rarest 3-grams of a text are indexed,
+    as many as leave no pair of the threshold without a common one (prefix filtering: Chaudhuri et al. 2006,
+    Bayardo et al. 2007); what is found does not depend on `rarity`.
 
     rarity: texts whose 3-grams are counted to tell rare ones; those that will be asked about.
     """
