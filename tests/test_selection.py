@@ -18,6 +18,7 @@ from training.recipe import FOLDER, Select
 from training.run import Run
 
 Row = dict[str, Any]
+WHOLE = {"knowledge": False, "reasoning": None}
 
 
 @pytest.fixture
@@ -42,7 +43,11 @@ def texts(*scores: tuple[int | None, int | None], question: str = "q") -> tuple[
     written, judged = [], []
     for sample, pair in enumerate(scores):
         name = {"id": question, "sample": sample}
-        text = {"knowledge": f"{question} k{sample}.", "reasoning": f"{question} r{sample}.", "ending": ""}
+        text = {
+            "knowledge": f"{question} k{sample}.",
+            "reasoning": f"{question} r{sample}.",
+            "truncated": WHOLE,
+        }
         written.append({**name, "question": f"{question}?", **text, "extra": [sample]})
         judged += [
             {**name, "kind": kind, "score": score} for kind, score in zip(selection.KINDS, pair, strict=True)
@@ -161,6 +166,14 @@ def test_an_empty_selection_stops_with_the_histogram_and_writes_nothing(make_run
     assert (run.round(1) / "scores.jsonl").exists()
 
 
+def test_what_is_truncated_or_empty_was_not_judged_and_is_not_kept(make_run):
+    written, scores = texts((9, 9), (9, 9), (9, 9))
+    written[0]["truncated"] = {"knowledge": False, "reasoning": True}
+    written[1]["knowledge"] = " "
+    counts = selection.run(make_run(written, scores[4:]), 1)
+    assert (counts["written"], counts["unscored"], counts["not_judged"], counts["kept"]) == (3, 2, 2, 1)
+
+
 def test_nothing_written_is_an_empty_selection(make_run):
     with pytest.raises(UserError, match="none of 0 texts"):
         selection.run(make_run([], []), 1)
@@ -230,7 +243,13 @@ def test_precision_recall_and_base_rate_against_the_oracle(make_run):
         reasoning = oracle.read(question, question.facts)[0]
         name = {"id": question.id, "sample": sample}
         written.append(
-            {**name, "question": question.question, "knowledge": knowledge, "reasoning": reasoning}
+            {
+                **name,
+                "question": question.question,
+                "knowledge": knowledge,
+                "reasoning": reasoning,
+                "truncated": WHOLE,
+            }
         )
         scores.append({**name, "kind": "knowledge", "score": said})
         scores.append({**name, "kind": "reasoning", "score": 10})
@@ -242,7 +261,7 @@ def test_precision_recall_and_base_rate_against_the_oracle(make_run):
     add(rows[2], 0, False, 9)
     add(rows[3], 0, False, 5)
     # a question that is not the world's has no truth
-    written.append({"id": "x", "sample": 0, "question": "Why?", "knowledge": "a", "reasoning": "b"})
+    written.append({**written[0], "id": "x", "question": "Why?", "knowledge": "a"})
     scores += [{"id": "x", "sample": 0, "kind": kind, "score": 10} for kind in selection.KINDS]
     run = make_run(written, scores, world=True)
     counts = selection.run(run, 1)
@@ -257,7 +276,7 @@ def test_precision_recall_and_base_rate_against_the_oracle(make_run):
 def test_a_text_that_the_oracle_passes_is_one_that_both_judgements_pass(make_run):
     world = default_world()
     question = questions.sample(world, "rounds", {"two_hop": 1}, seed=0)[0]
-    name = {"id": question.id, "sample": 0, "question": question.question}
+    name = {"id": question.id, "sample": 0, "question": question.question, "truncated": WHOLE}
     reasoning = oracle.read(question, question.facts)[0].replace(question.gold, "nobody")
     run = make_run(
         [{**name, "knowledge": question.knowledge, "reasoning": reasoning}],

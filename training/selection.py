@@ -39,6 +39,12 @@ class Written(BaseModel):
     question: str
     knowledge: str
     reasoning: str
+    truncated: dict[str, bool | None]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was judged: a text that is truncated or empty is not."""
+        return not (any(self.truncated.values()) or not self.knowledge.strip() or not self.reasoning.strip())
 
 
 class Score(BaseModel):
@@ -82,8 +88,8 @@ class Text:
 def run(run: Run, n: int) -> dict[str, Any]:
     """Writes kept.jsonl of round `n`: rows of written.jsonl, with their scores, in their order.
 
-    Raises UserError if a row lacks a field, has no score row or a score that is none, and if nothing is
-    kept; then nothing is written.
+    Raises UserError if a row lacks a field or a verdict, or has a score that is none, and if nothing is kept;
+    then nothing is written.
     """
     select = run.select(n)
     texts = read(run.round(n))
@@ -117,12 +123,12 @@ def read(folder: Path) -> list[Text]:
             raise UserError(f"{written_file}: {written.id}, sample {written.sample} is there twice")
         seen.add(name)
         for kind in KINDS:
-            if (*name, kind) not in scores:
+            if written.whole and (*name, kind) not in scores:
                 raise UserError(
                     f"{scores_file}: {written.id}, sample {written.sample}: no row for its {kind}; "
                     "delete the file to judge again"
                 )
-        texts.append(Text(row, written, {kind: scores[(*name, kind)] for kind in KINDS}))
+        texts.append(Text(row, written, {kind: scores.get((*name, kind)) for kind in KINDS}))
     unknown = next((key for key in scores if key[:2] not in seen), None)
     if unknown:
         raise UserError(
@@ -192,6 +198,7 @@ def _quota(texts: Iterable[Text], select: Select) -> list[Text]:
 def count(texts: Sequence[Text], select: Select) -> dict[str, Any]:
     """What there is, before anything is chosen.
 
+    `unscored`: without a clear score, or not judged, as they are truncated or empty.
     `passed`: texts with both scores >= threshold; of them `passed_equal` repeat another one. `histogram`:
     texts by score, [1, 2, ... 10]. `share_passed` and the warnings are of the scored texts.
     `dropped_by_quota`: distinct texts that passed (for `all`: that are scored), above a question's quota.
@@ -204,6 +211,7 @@ def count(texts: Sequence[Text], select: Select) -> dict[str, Any]:
         "written": len(texts),
         "scored": len(scored),
         "unscored": len(texts) - len(scored),
+        "not_judged": sum(not text.written.whole for text in texts),
         "unscored_by_kind": {kind: sum(text.scores[kind] is None for text in texts) for kind in KINDS},
         "equal": len(texts) - len({text.content for text in texts}),
         "passed": len(passed),

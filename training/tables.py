@@ -49,7 +49,7 @@ Series = dict[int, Interval]  # by checkpoint
 
 def results(run: Run) -> Results:
     """What has been evaluated so far."""
-    found = {}
+    found: Results = {}
     for k in range(run.rounds + 1):
         for task in run.recipe.evaluate.tasks:
             for method in run.recipe.evaluate.methods:
@@ -136,7 +136,7 @@ def _gain(result: Result, other: Result) -> Interval:
 def _averages(
     table: dict[tuple[str, str], dict[Any, Interval]],
 ) -> dict[tuple[str, str], dict[Any, Interval]]:
-    """(AVERAGE, method) of what all tasks have. None where there is but one task, or a task lacks the method."""
+    """(AVERAGE, method) of what all tasks have; nothing where there is but one task, or a task lacks it."""
     tasks = list(dict.fromkeys(task for task, _ in table))
     averages: dict[tuple[str, str], dict[Any, Interval]] = {}
     for method in dict.fromkeys(method for _, method in table) if len(tasks) > 1 else ():
