@@ -1,0 +1,89 @@
+"""The judge `self`: a checkpoint judges, greedily, by the engine that it writes with.
+
+from training.judge_self import ask
+ask(run, 1, texts, run.round(2) / "scores.jsonl", "judge, round 2")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.instance import Instance
+
+from ske_models.lineage import digest
+from ske_models.pipeline import Request
+from ske_models.scores import AGAIN, Verdict, read_verdict
+from training.engine import CheckpointEngine, identity, load_engine
+from training.files import Row, in_parts
+from training.run import Run
+
+
+def ask(
+    run: Run, checkpoint: int, prompts: Sequence[str], path: Path, label: str
+) -> tuple[list[Verdict], dict[str, Any]]:
+    """The verdicts of M`checkpoint`, one a prompt, and {"tokens": {"input": ..., "output": ...}}.
+
+    A killed call does at most the windows again that were under way, and ends with the same verdicts.
+    path: beside it lie its parts meanwhile. Raises UserError: no such checkpoint, a server that does not answer.
+    """
+    size = run.recipe.generation.window
+    windows = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+    engines = load_engine(run, checkpoint) if prompts else []
+    greedy, sampled = ([_at(engine, heat) for engine in engines] for heat in (0.0, AGAIN))
+
+    def work(worker: int, index: int, window: Sequence[str]) -> list[Row]:
+        rows = _write(greedy[worker], window, "judge", checkpoint, index)
+        again = [place for place, row in enumerate(rows) if _read(row).score is None]
+        second = _write(sampled[worker], [window[place] for place in again], "judge again", checkpoint, index)
+        for place, row in zip(again, second, strict=True):
+            for name in ("input", "output"):
+                row[name] += rows[place][name]
+            rows[place] = row | {"attempts": 2}
+        return rows
+
+    parts = path.with_name(f"{path.name}.verdicts")
+    key = digest([identity(run, checkpoint), list(prompts), AGAIN])
+    rows = in_parts(parts, key, windows, work, max(len(engines), 1), label)
+    parts.unlink()
+    spent = {name: sum(row[name] for row in rows) for name in ("input", "output")}
+    return [_read(row) for row in rows], {"tokens": spent}
+
+
+def _at(engine: CheckpointEngine, temperature: float) -> CheckpointEngine:
+    """The same engine with another temperature than that of the recipe's generation."""
+    generation = engine.recipe.generation.model_copy(update={"temperature": temperature})
+    recipe = engine.recipe.model_copy(update={"generation": generation})
+    return CheckpointEngine(engine.inner, recipe, engine.name)
+
+
+def _write(engine: CheckpointEngine, window: Sequence[str], *seed: str | int) -> list[Row]:
+    """A verdict's text for each prompt: {"text", "truncated", "attempts": 1, "input", "output" (tokens)}.
+
+    A backend that cannot tell lengths counts no tokens, and its texts are taken to be whole.
+    """
+    if not window:
+        return []
+    limit = engine.recipe.generation.max_verdict_tokens
+    settings = engine.settings(limit, *seed)
+    origin = Instance("generate_until", {}, ("", {}), 0)
+    chats = [engine.render([{"role": "user", "content": text}], chat=True) for text in window]
+    requests = [Request("judge", chat, settings, limit, "", origin) for chat in chats]
+    rows = []
+    for request, text in zip(requests, engine.generate(requests, lambda *_: None), strict=True):
+        wrote = engine.count_tokens(text)
+        rows.append(
+            {
+                "text": text,
+                "truncated": wrote is not None and wrote >= limit,
+                "attempts": 1,
+                "input": engine.count_tokens(request.prompt) or 0,
+                "output": wrote or 0,
+            }
+        )
+    return rows
+
+
+def _read(row: Row) -> Verdict:
+    return read_verdict(row["text"], row["truncated"], row["attempts"])
