@@ -49,14 +49,15 @@ MIXTURES: dict[str, dict[str, float]] = {
         "checking": 2,
     },
     "mix": {
-        "corpus": 22,
-        "matching": 6,
-        "direct": 11,
-        "reading": 36,
-        "own_reading": 5,
+        "corpus": 20,
+        "matching": 4,
+        "comparing": 10,
+        "direct": 10,
+        "reading": 30,
+        "own_reading": 4,
         "extraction": 6,
         "cot": 6,
-        "checking": 8,
+        "checking": 10,
     },
 }
 
@@ -75,7 +76,7 @@ class Stage:
 STAGES = (
     Stage("copying", 150, 64, 1e-3, 0.8),
     Stage("facts", 1_600, 32, 1.5e-3, 0.7),
-    Stage("mix", 2_200, 32, 1.5e-3, 0.0),
+    Stage("mix", 4_000, 32, 1.5e-3, 0.0),
 )
 
 # What a stage was asked to do; the rest of its record was measured while it ran.
@@ -133,6 +134,8 @@ class Teacher:
     def _lessons(self, part: str, n: int, seed: int) -> list[dict[str, Any]]:
         if part == "matching":
             found = exercises.matching(vocabulary.words(self.world), n, seed)
+        elif part == "comparing":
+            found = exercises.comparing(vocabulary.words(self.world), n, seed)
         elif part == "reading":
             found = lessons.reading(self.world, self.prompts, self.world.entities["person"], n, seed)
         elif part == "reading_train":

@@ -30,6 +30,7 @@ TEMPLATES: dict[str, tuple[set[str], set[str]]] = {
     "reason_multiturn": (set(), {"ending"}),
     "given": ({"question", "knowledge"}, set()),
     "cot": ({"question"}, {"ending"}),
+    "ask": ({"passage"}, set()),
     "score_knowledge": ({"question", "knowledge"}, set()),
     "score_reasoning": ({"question", "knowledge", "reasoning"}, set()),
 }
