@@ -1,0 +1,240 @@
+"""Where a checkpoint comes from: lineage.json, its model card, and both on the hub.
+
+from training import card
+card.write(run, 1)                   # RUN/M1/README.md anew, with the results that there are by now
+card.push(run, 1, "org/ske-world")   # org/ske-world-M1, and its data to org/ske-world-data
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from ske_models.errors import UserError
+from training.files import file_digest, read_json, write_json
+from training.launch import settings
+from training.run import Run
+from training.stages import versions
+
+LINEAGE = "lineage.json"
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ("questions", "dropped", "written", "scores", "kept", "sft")  # files of a round
+
+
+def parent(run: Run, n: int) -> tuple[str, str | None]:
+    """(folder or hub name, revision) of the checkpoint that M`n` is trained from.
+
+    Raises UserError if it is a folder of this run that has no model in it.
+    """
+    if n == 0:
+        base = run.recipe.model.base
+        assert base is not None
+        return base.checkpoint, base.revision
+    folder = run.checkpoint(run.start(n))
+    if not (folder / "config.json").is_file():
+        raise UserError(f"round {n}, sft: {folder} has no checkpoint in it; make M{run.start(n)} first")
+    return str(folder), None
+
+
+def write_lineage(run: Run, n: int, folder: Path, training: dict[str, Any]) -> None:
+    """`folder`/lineage.json: all that M`n` follows from. training: the counts of the stage `sft`.
+
+    It holds no time and no result, so the same run writes the same bytes.
+    """
+    recipe, sft = run.recipe, settings(run, n)
+    mix = run.round(n) / "mix.json"
+    write_json(
+        folder / LINEAGE,
+        {
+            "checkpoint": f"M{n}",
+            "parent": _origin(run, n),
+            "recipe": {"name": recipe.name, "hash": recipe.hash},
+            "prompts": {"name": recipe.prompts, "hash": run.prompts.hash, "layout": recipe.layout},
+            "seed": recipe.seed,
+            "data": {
+                "sft.jsonl": file_digest(run.round(n) / "sft.jsonl"),
+                "examples": read_json(mix)["counts"]["kinds"] if mix.is_file() else {},
+            },
+            "select": run.select(n).model_dump(mode="json") if n else None,
+            "judge": _judge(run, n) if n else None,
+            "sft": sft.model_dump(mode="json"),
+            "training": training,
+            "versions": versions(),
+            "project": _commit(),
+        },
+    )
+
+
+def read_lineage(folder: Path) -> dict[str, Any]:
+    """Raises UserError if there is none that can be read."""
+    return read_json(folder / LINEAGE)
+
+
+def write(run: Run, n: int, folder: Path | None = None) -> None:
+    """The model card of M`n` with its results so far. A checkpoint that no run made keeps the card it has."""
+    folder = folder or run.checkpoint(n)
+    if not (folder / LINEAGE).is_file():
+        return
+    made = read_lineage(folder)
+    license_ = _license(run.checkpoint(run.start(n)) if n else None)
+    data = ModelCardData(
+        model_name=f"{made['recipe']['name']}-M{n}",
+        license=license_,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["ske-learn", "self-training"],
+        base_model=made["parent"].get("repo"),
+        eval_results=_results(run, n) or None,
+        ignore_metadata_errors=True,
+    )
+    text = f"---\n{data.to_yaml()}\n---\n\n{_text(made, n)}"
+    new = folder / ".README.md"
+    new.write_text(text, encoding="utf-8")
+    new.replace(folder / "README.md")
+
+
+def push(run: Run, n: int, name: str) -> None:
+    """Uploads M`n` to the private repository NAME-M`n`, and the files of round `n` to the dataset NAME-data.
+
+    The token is the one that huggingface_hub finds itself (HF_TOKEN, or `hf auth login`).
+    Raises UserError: there is none, no checkpoint, or the hub refuses.
+    """
+    folder = run.checkpoint(n)
+    if not (folder / LINEAGE).is_file():
+        raise UserError(f"--push {name}: {folder} is not there yet; finish round {n} first")
+    if get_token() is None:
+        raise UserError(f"--push {name}: no token for the hub; run `hf auth login`, or set HF_TOKEN")
+    api, model, data = HfApi(), f"{name}-M{n}", f"{name}-data"
+    files = [f"round{n}/{file}.jsonl" for file in DATA] + ["recipe.json", f"results/M{n}/*"]
+    try:
+        api.create_repo(model, private=True, exist_ok=True)
+        api.upload_folder(repo_id=model, folder_path=folder, commit_message=f"M{n}")
+        api.create_repo(data, repo_type="dataset", private=True, exist_ok=True)
+        api.upload_folder(
+            repo_id=data,
+            repo_type="dataset",
+            folder_path=run.folder,
+            allow_patterns=files,
+            commit_message=f"Round {n}",
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--push {name}: the hub refused: {reason}; give the same command again") from error
+
+
+def _origin(run: Run, n: int) -> dict[str, Any]:
+    """The parent by name, and by the content of its weights or its commit."""
+    where, revision = parent(run, n)
+    folder = Path(where)
+    found: dict[str, Any] = {"name": f"M{run.start(n)}" if n else where}
+    source = run.recipe.model.checkpoint if n and run.start(n) == 0 else None if n else where
+    if source and not Path(source).expanduser().is_dir() and source != "embedded":
+        found["repo"] = source
+        real = folder.resolve()
+        found["commit"] = real.name if real.parent.name == "snapshots" else revision
+    elif source:
+        found["from"] = "embedded" if source == "embedded" else Path(source).name
+    if folder.is_dir():
+        found["sha256"] = _content(folder)
+    return found
+
+
+def _content(folder: Path) -> str:
+    """SHA-256 of a checkpoint's weights, file after file."""
+    sha = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                sha.update(block)
+    return sha.hexdigest()
+
+
+def _judge(run: Run, n: int) -> dict[str, Any]:
+    """Who scored the texts of round `n`, and whose scorings are in the SFT set."""
+    judge = run.recipe.judge
+    named = {"kind": judge.kind, "model": judge.model} if judge.kind == "openai" else {"kind": judge.kind}
+    if run.settings(n).judge == "self":
+        return {"kind": "self", "model": f"M{run.writer(n)}", "scorings": named}
+    return named
+
+
+def _commit() -> str | None:
+    """The commit of the checkout, with "-dirty" if files differ from it; None in an installed package."""
+    if not (ROOT / ".git").exists():
+        return None
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no git here, or not allowed to read it
+
+
+def _license(folder: Path | None) -> str | None:
+    """That of the checkpoint it comes from, if its card says one."""
+    if folder is None or not (folder / "README.md").is_file():
+        return None
+    return ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data.license
+
+
+def _results(run: Run, n: int) -> list[EvalResult]:
+    """The accuracies in RUN/results/M{n}, as `model-index` has them."""
+    files = [file for file in sorted(run.results(n).glob("*.json")) if not file.name.startswith(".")]
+    return [
+        EvalResult(
+            task_type="text-generation",
+            task_name="Question answering",
+            dataset_type=result["task"],
+            dataset_name=result["task"],
+            metric_type="accuracy",
+            metric_name=f"accuracy, method {result['method']}, n = {result['n']}",
+            metric_value=round(result["metrics"]["acc"], 4),
+        )
+        for result in map(read_json, files)
+        if "acc" in result["metrics"]
+    ]
+
+
+def _text(made: dict[str, Any], n: int) -> str:
+    """The card's body."""
+    came, training, sft = made["parent"], made["training"], made["sft"]
+    kinds = made["data"]["examples"]
+    counts = ", ".join(f"{kind.replace('_', ' ')} {row['examples']:,}" for kind, row in kinds.items())
+    judge = made["judge"] or {}
+    scored = f"{judge.get('kind')}{' ' + judge['model'] if 'model' in judge else ''}"
+    origin = " ".join(f"{key} `{value}`" for key, value in came.items() if value and key != "name")
+    select = made["select"] or {}
+    rows = {
+        "parent": f"{came['name']} ({origin})",
+        "recipe": f"{made['recipe']['name']} `{made['recipe']['hash']}`, seed {made['seed']}",
+        "prompts": f"{made['prompts']['name']} `{made['prompts']['hash']}`, "
+        f"layout {made['prompts']['layout']}",
+        "examples": f"{training['examples']:,} ({counts or 'instruction data'}); "
+        f"{training['too_long']:,} too long ones left out",
+        "scored by": scored if n else None,
+        "selected": f"by {select.get('by')}, threshold {select.get('threshold')}" if n else None,
+        "training": f"full-parameter SFT, {sft['epochs']} epochs, batch {sft['batch']}, learning rate "
+        f"{sft['learning_rate']:g} ({sft['schedule']}, {sft['warmup_steps']} warm-up steps), "
+        f"{training['steps']:,} steps, loss on completions {training['loss']['last']:.3f} at the end",
+        "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
+        "project": f"commit `{made['project']}`" if made["project"] else None,
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value)
+    what = (
+        f"Round {n} of self-learning (SKE-Learn): trained on knowledge and reasoning that M{n - 1} wrote and "
+        "that scored high, on scorings, and on general data."
+        if n
+        else "M0 of self-learning rounds (SKE-Learn): a base model after SFT on instruction data."
+    )
+    use = (
+        "lm_eval --model ske_explicit --model_args "
+        f"pretrained=THIS,prompts={made['prompts']['name']} --tasks ske --apply_chat_template"
+    )
+    return (
+        f"# {made['recipe']['name']} {made['checkpoint']}\n\n{what}\n\n| | |\n|---|---|\n{table}\n\n"
+        f"All of it, machine-readable: `{LINEAGE}`.\n\n```\n{use}\n```\n"
+    )

@@ -1,0 +1,66 @@
+"""How the training of a round is started: a process of its own, or several under `accelerate launch`.
+
+    accelerate launch --config_file training/recipes/accelerate/fsdp2.yaml -m training.sft runs/paper 1
+
+from training.launch import command
+command(run, 1, stage)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ske_models.errors import UserError
+from training.recipe import FOLDER, Sft
+from training.run import Run
+
+if TYPE_CHECKING:
+    from training.stages import Stage
+
+
+def settings(run: Run, n: int) -> Sft:
+    """How round `n` trains: the recipe's `sft` with the round's own epochs, learning rate and warm-up."""
+    if n == 0:
+        assert run.recipe.model.base is not None  # round 0 is only there to make M0 from it
+        return run.recipe.model.base.sft
+    own = run.settings(n).model_dump(include={"epochs", "learning_rate", "warmup_steps"}, exclude_none=True)
+    return run.recipe.sft.model_copy(update=own)
+
+
+def command(run: Run, n: int, stage: Stage) -> list[str]:
+    """The command line of a stage that trains. Raises UserError if the accelerate config is missing."""
+    sft = settings(run, n)
+    module = ["-m", f"training.{stage.module}", str(run.folder), str(n)]
+    if sft.accelerate is None:
+        return [sys.executable, *module]
+    start = [sys.executable, "-m", "accelerate.commands.launch"]
+    return [*start, "--config_file", str(accelerate_config(sft.accelerate)), *module]
+
+
+def accelerate_config(name_or_path: str) -> Path:
+    """A config of ours by its name, or a file. Raises UserError if there is neither."""
+    ours = {path.stem: path for path in sorted((FOLDER / "accelerate").glob("*.yaml"))}
+    path = ours.get(name_or_path, Path(name_or_path).expanduser())
+    if not path.is_file():
+        raise UserError(
+            f"sft.accelerate: {name_or_path}: no such file, nor a config of that name ({', '.join(ours)}); "
+            "`accelerate config` makes one"
+        )
+    return path
+
+
+def split(batch: int, per_device: int | None, processes: int) -> tuple[int, int]:
+    """(examples a device and step, accumulation steps) of a global batch.
+
+    Raises UserError if they cannot multiply to exactly `batch`.
+    """
+    size = per_device or batch // processes
+    if size * processes == 0 or batch % (size * processes):
+        each = f"sft.per_device_batch ({per_device}) x " if per_device else ""
+        raise UserError(
+            f"sft.batch: {batch} examples cannot be split evenly: it must be a multiple of "
+            f"{each}processes ({processes})"
+        )
+    return size, batch // (size * processes)
