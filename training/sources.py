@@ -42,7 +42,8 @@ def rows(path: str, config: str | None, split: str, column: str, limit: int | No
     if file.suffix == ".jsonl":
         records = read_jsonl(file)
         found = sorted({name for record in records for name in record})
-        _check_column(path, column, found)
+        if records:
+            _check_column(path, column, found)
         lacking = sum(column not in record for record in records)
         if lacking:
             raise UserError(
