@@ -16,17 +16,18 @@ AGAIN = 0.7  # the temperature (at least) of asking once more; greedily a model 
 
 # Markup around a score. Quotation marks and ">" stay: what stands behind them is somebody else's score.
 # Between two letters markup stays, too: "S*core" is no word of a judge.
-_MARKUP = re.compile(r"\\boxed|(?<![A-Za-z])[*_`#$\[\]{}]+|[*_`#$\[\]{}]+(?![A-Za-z])")
+_MARKUP = re.compile(
+    r"\\boxed(?=\{)|(?<![A-Za-z*_`#$\[\]{}])[*_`#$\[\]{}]+|[*_`#$\[\]{}]+(?![A-Za-z*_`#$\[\]{}])"
+)
 _STATEMENT = re.compile(
     r"""
     (?: ^ [\s•-]* | (?<=[.!?]) ["')\u201d]? \s+ )       # opens its line, or follows a sentence
-    (?: (?: the | my | final | overall | total ) \s+ ){0,3}
-    score
+    (?P<own> (?: (?: the | my | final | overall | total ) \s+ ){0,3} score )
     (?: \s* \(? (?: 1 \s* (?: - | – | to ) \s* 10 | out \s of \s 10 ) \)? )?
     \s* (?: [:=：] | \b is \b \s* :? ) \s*
     \(? (?P<score> 10 | [1-9] ) \)?
     (?: \s* \(? \s* (?: / | out \s of ) \s* 10 \s* \)? )?
-    \s* (?P<end> $ | [.!] (?= \s | $ ) )
+    \s* (?: $ | [.!] (?= \s | $ ) )
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -74,7 +75,7 @@ def read_score(text: str) -> int | None:
 
 def _statements(line: str) -> list[re.Match[str]]:
     """The scores that a line states itself: not those within quotation marks."""
-    return [match for match in _STATEMENT.finditer(line) if not _quoted(line[: match.start()])]
+    return [match for match in _STATEMENT.finditer(line) if not _quoted(line[: match.start("own")])]
 
 
 def _quoted(before: str) -> bool:

@@ -32,7 +32,7 @@ KINDS: tuple[Kind, ...] = ("knowledge", "reasoning")
 _CONTROL = re.compile(r"[<＜](?=[|｜/]|[\w.:▁-]{1,64}[>＞])|\[(?=/?[A-Za-z]*[A-Z][A-Z_0-9]+\])")
 _MARKER = re.compile(r"[<＜](?=[<＜]{2})|[>＞](?=[>＞]{2})")  # the templates' <<<KNOWLEDGE ... KNOWLEDGE>>>
 _SCORE = re.compile(
-    r"(score)[\W_]*(?:(?:1[\W_]*(?:to)?[\W_]*10|out\s+of\s+10)[\W_]*)?(?:[:=：]|is)[\W_]*(?:boxed[\W_]*)?(?=\d)",
+    r"(score)[\W_]*(?:(?:1[\W_]*(?:to)?[\W_]*10|out[\W_]+of[\W_]+10)[\W_]*)?(?:[:=：]|is)[\W_]*(?:boxed[\W_]*)?(?=\d)",
     re.IGNORECASE,
 )
 
@@ -110,8 +110,8 @@ def judge_texts(
 
     path: a file of the run; it names the unfinished work beside it, and what was paid for; it is not written.
     label: of the progress bar. Raises UserError: no key, an endpoint that refuses, deadline or spending cap
-    reached (what was answered is kept: the same call goes on), no such checkpoint, a question that the world's
-    judge cannot know.
+    reached (what was answered is kept: the same call goes on), no such checkpoint, a question that the
+    world's judge cannot know.
     """
     first: dict[tuple[str, str, str | None], Judged] = {}
     for item in items:

@@ -26,7 +26,7 @@ def ask(
     """The verdicts of M`checkpoint`, one a prompt, and {"tokens": {"input": ..., "output": ...}}.
 
     A killed call does at most the windows again that were under way, and ends with the same verdicts.
-    path: beside it lie its parts meanwhile. Raises UserError: no such checkpoint, a server that does not answer.
+    path: beside it lie its parts meanwhile. Raises UserError: no checkpoint, a server that does not answer.
     """
     size = run.recipe.generation.window
     windows = [prompts[start : start + size] for start in range(0, len(prompts), size)]

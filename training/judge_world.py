@@ -53,7 +53,11 @@ def find(question: str) -> Question | None:
 
 @lru_cache(maxsize=1)
 def _patterns() -> list[tuple[Template, re.Pattern[str]]]:
-    texts = [re.escape(template.text) for template in TEMPLATES]
-    for person in (r"\{p\}", r"\{q\}"):
-        texts = [text.replace(person, r"(\w+)") for text in texts]
-    return [(template, re.compile(text)) for template, text in zip(TEMPLATES, texts, strict=True)]
+    patterns = []
+    for template in TEMPLATES:
+        pattern = re.escape(template.text)
+        for name in "pq":
+            pattern = pattern.replace(rf"\{{{name}\}}", rf"(?P<{name}>\w+)", 1)
+            pattern = pattern.replace(rf"\{{{name}\}}", f"(?P={name})")
+        patterns.append((template, re.compile(pattern)))
+    return patterns
