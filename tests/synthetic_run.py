@@ -118,24 +118,18 @@ def _round(run: Run, n: int) -> None:
     write_jsonl(folder / "written.jsonl", written)
     write_jsonl(folder / "scores.jsonl", scores)
     write_jsonl(folder / "kept.jsonl", kept)
-    write_jsonl(
-        folder / "sft.jsonl",
-        [
-            {"kind": kind, "id": str(i), "prompt": [], "completion": []}
-            for kind, size in {
-                "knowledge": len(kept),
-                "reasoning": len(kept),
-                "scoring": 17,
-                "general": 23,
-            }.items()
-            for i in range(size)
-        ],
-    )
     for stage, seconds in zip(STAGES, (0.4, 11.0, 9.5, 0.3, 0.2, 31.0), strict=True):
         record(run, n, stage, seconds * (2 if n == 1 else 1), _counts(stage, n, scores, len(kept)))
 
 
 def _counts(stage: str, n: int, scores: list[Row], kept: int) -> Row:
+    if stage == "mix":
+        kinds = {"knowledge": kept, "reasoning": kept, "scoring_knowledge": 17, "scoring_reasoning": 13}
+        kinds["general"] = 1_023
+        return {
+            "kinds": {kind: {"examples": n} for kind, n in kinds.items()},
+            "examples": sum(kinds.values()),
+        }
     if stage != "select":
         return {"tokens": {"input": 12_345, "output": 678}} if stage in ("synthesize", "judge") else {}
     by_kind = {

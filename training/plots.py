@@ -172,7 +172,7 @@ def _heat(ax: Axes, cells: Sequence[Sequence[int]]) -> None:
     most = max(map(max, grid)) or 1
     ax.imshow(grid, cmap="Blues", origin="lower", extent=(0.5, 10.5, 0.5, 10.5), vmin=0, vmax=most)
     for score in range(1, 11):  # where both agree
-        ax.add_patch(Rectangle((score - 0.5, score - 0.5), 1, 1, fill=False, edgecolor=QUIET, linewidth=0.5))
+        ax.add_patch(Rectangle((score - 0.5, score - 0.5), 1, 1, fill=False, edgecolor=FAINT, linewidth=0.6))
     for mine, truth, texts in cells:
         dark = texts > most / 2
         ax.text(

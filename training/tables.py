@@ -8,7 +8,6 @@ Everything is read from what the stages left, so a run that is under way gives w
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,6 @@ from training.run import Run
 AVERAGE = "average"
 EXTRACTION = "extraction"  # shown beside the methods: is the written knowledge right and complete?
 STAGES = ("base", "questions", "synthesize", "judge", "select", "mix", "sft", "evaluate")
-SFT_KINDS = ("knowledge", "reasoning", "scoring", "general")
 
 
 @dataclass(frozen=True)
@@ -158,40 +156,40 @@ def records(run: Run) -> dict[tuple[int, str], dict[str, Any]]:
     return found
 
 
-def sft_counts(run: Run) -> dict[int, dict[str, int]]:
-    """round -> kind -> examples in its SFT set."""
-    counts = {}
-    for n in range(1, run.rounds + 1):
-        file = run.round(n) / "sft.jsonl"
-        if file.is_file():
-            kinds = Counter(str(row["kind"]) for row in read_jsonl(file))
-            counts[n] = {**{kind: kinds[kind] for kind in SFT_KINDS}, **kinds}
-    return counts
+def tokens(counts: Any) -> int:
+    """All that a stage counted under `tokens`, wherever it stands in its counts."""
+    if not isinstance(counts, dict):
+        return 0
+    here = counts.get("tokens", 0)
+    below = sum(tokens(value) for name, value in counts.items() if name != "tokens")
+    return below + (sum(here.values()) if isinstance(here, dict) else here)
 
 
 def followed(run: Run, n: int) -> list[dict[str, Any]]:
     """Samples of a round from the question to what became of them: the first of each fate.
 
-    Each: fate, question, knowledge, reasoning, and kind -> {"score", "verdict"}.
+    Each: fate, row (of written.jsonl), verdicts (kind -> row of scores.jsonl, None if not judged).
     """
     folder = run.round(n)
     if not all((folder / name).is_file() for name in ("written.jsonl", "scores.jsonl", "kept.jsonl")):
         return []
-    threshold = run.select(n).threshold
+    select = run.select(n)
     scores = {(row["id"], row["sample"], row["kind"]): row for row in read_jsonl(folder / "scores.jsonl")}
     kept = {(row["id"], row["sample"]) for row in read_jsonl(folder / "kept.jsonl")}
     found: dict[str, dict[str, Any]] = {}
     for row in read_jsonl(folder / "written.jsonl"):
         name = (row["id"], row["sample"])
-        verdicts = {kind: scores[(*name, kind)] for kind in ("knowledge", "reasoning")}
-        values = {kind: verdict["score"] for kind, verdict in verdicts.items()}
-        low = [kind for kind, value in values.items() if value is not None and value < threshold]
+        verdicts = {kind: scores.get((*name, kind)) for kind in ("knowledge", "reasoning")}
+        values = {kind: verdict["score"] if verdict else None for kind, verdict in verdicts.items()}
+        low = [kind for kind, value in values.items() if value is not None and value < select.threshold]
         if name in kept:
             fate = "kept"
+        elif None in verdicts.values():
+            fate = "not judged: truncated or empty"
         elif None in values.values():
-            fate = "unscored"
-        elif low:
-            fate = f"not kept: {' and '.join(low)} below {threshold}"
+            fate = "not kept: unscored"
+        elif low and select.by == "score":
+            fate = f"not kept: {' and '.join(low)} below {select.threshold}"
         else:
             fate = "not kept: an equal text, the quota or the draw"
         found.setdefault(fate, {"fate": fate, "row": row, "verdicts": verdicts})

@@ -1,0 +1,241 @@
+"""The sections of the report as plain tables and sentences; draws the pictures that belong to them.
+
+from training.page import content
+content(run)["progress"]        # "Rounds done: 1 and 2 of 4. Evaluated: M0, M1 and M2."
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from ske_tasks.intervals import Interval
+from training import analysis, page_accuracy, plots, tables
+from training.cells import NONE, by_checkpoint, listed, share, table
+from training.files import read_json, read_jsonl
+from training.recipe import OpenAIJudge
+from training.run import Run
+from training.tables import Results
+
+Done = Mapping[tuple[int, str], dict[str, Any]]  # the record of each stage that is done, by (round, stage)
+
+
+def content(run: Run) -> dict[str, Any]:
+    """All that training/report.html.j2 shows but the pictures, which are drawn into the run's folder."""
+    found, done = tables.results(run), tables.records(run)
+    return {
+        **_head(run, found, done),
+        **page_accuracy.section(run, found),
+        **_data(run, done),
+        **_agreement(run, done),
+        **_analysis(run),
+        **_cost(run, done),
+        **_lineage(run, done),
+    }
+
+
+def _head(run: Run, found: Results, done: Done) -> dict[str, Any]:
+    evaluated = sorted({k for _, _, k in found})
+    whole = [n for n in range(1, run.rounds + 1) if (n, "sft") in done]
+    progress = f"Rounds done: {listed(map(str, whole)) or 'none'} of {run.rounds}. "
+    progress += f"Evaluated: {listed(f'M{k}' for k in evaluated) or 'nothing'}."
+    recipe = run.recipe
+    return {
+        "name": recipe.name,
+        "recipe_hash": recipe.hash,
+        "prompts": f"{recipe.prompts} ({run.prompts.hash})",
+        "seed": recipe.seed,
+        "judge": _judge(run),
+        "progress": progress,
+        "samples": [
+            {"n": n, "writer": run.writer(n), "judge": _judge_of(run, n), "samples": samples}
+            for n in range(1, run.rounds + 1)
+            if (samples := tables.followed(run, n))
+        ],
+        "recipe": yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    }
+
+
+def _data(run: Run, done: Done) -> dict[str, Any]:
+    mixed, selected = _counts(done, "mix"), _counts(done, "select")
+    kinds = list(dict.fromkeys(kind for counts in mixed.values() for kind in counts["kinds"]))
+    rows = []
+    for kind in kinds:
+        sizes = [counts["kinds"].get(kind, {}).get("examples", 0) for counts in mixed.values()]
+        rows.append([kind.replace("_", " "), *(f"{size:,}" for size in sizes)])
+    rows.append(["total", *(f"{counts['examples']:,}" for counts in mixed.values())])
+    head = ["examples", *(f"M{n}" for n in mixed)]
+    lines: dict[str, Callable[[dict[str, Any]], str]] = {
+        "questions": lambda c: f"{c['questions']:,}",
+        "texts": lambda c: f"{c['written']:,}",
+        "unscored": lambda c: f"{c['unscored']:,}",
+        "passed": lambda c: f"{c['passed']:,}",
+        "of the scored": lambda c: share(c["share_passed"]),
+        "passed, but equal to another": lambda c: f"{c['passed_equal']:,}",
+        "above the quota": lambda c: f"{c['dropped_by_quota']:,}",
+        "kept": lambda c: f"{c['kept']:,}",
+        "questions with a kept text": lambda c: f"{c['questions_kept']:,}",
+        "chosen by": lambda c: str(c["by"]),
+    }
+    funnel = [["judge", *(_judge_of(run, n) for n in selected)]]
+    funnel += [[name, *(line(counts) for counts in selected.values())] for name, line in lines.items()]
+    scores = [
+        [f"round {n}, {kind}", *(f"{value:,}" for value in values)]
+        for n, counts in selected.items()
+        for kind, values in counts["histogram"].items()
+    ]
+    if selected:
+        plots.histograms(run.folder / "scores.png", selected)
+    lacking = [str(n) for n in range(1, run.rounds + 1) if n not in mixed]
+    return {
+        "data": table("data", head, rows, "The SFT set of each checkpoint") if mixed else None,
+        "funnel": table(
+            "funnel", ["", *(f"round {n}" for n in selected)], funnel, "From questions to kept texts"
+        )
+        if selected
+        else None,
+        "scores": table("score-counts", ["score", *map(str, range(1, 11))], scores, ""),
+        "scores_note": "A text passes if its knowledge and its reasoning both reach the threshold (coloured)."
+        + "".join(
+            f" Round {n} chose by `{counts['by']}` instead."
+            for n, counts in selected.items()
+            if counts["by"] != "score"
+        ),
+        "warnings": [f"Round {n}: {text}" for n, c in selected.items() for text in c["warnings"]],
+        "not_made": [f"No SFT set yet: round {listed(lacking)}."] if lacking else [],
+    }
+
+
+def _agreement(run: Run, done: Done) -> dict[str, Any]:
+    selected = _counts(done, "select")
+    itself = [n for n in range(1, run.rounds + 1) if run.settings(n).judge == "self"]
+    rows = []
+    for n, counts in selected.items():
+        for which in ("all", "distinct") if "truth" in counts else ():
+            rates = counts["truth"][which]
+            shares = [share(rates[name]) for name in ("base_rate", "precision", "recall")]
+            rows.append([f"{n} ({_judge_of(run, n)})", which, f"{rates['n']:,}", *shares])
+    pairs = {
+        n: counts["agreement"] for n, counts in selected.items() if "agreement" in counts and n in itself
+    }
+    pairs = pairs or analysis.agreement(_analysed(run))
+    if pairs:
+        plots.agreement(run.folder / "agreement.png", pairs, _judge(run))
+    agreed = []
+    for n, kinds in pairs.items():
+        for kind, cells in kinds.items():
+            least = run.select(n).threshold
+            texts = sum(count for _, _, count in cells)
+            same = sum(count for own, judged, count in cells if own == judged)
+            side = sum(count for own, judged, count in cells if (own >= least) == (judged >= least))
+            shares = [share(part / texts if texts else None) for part in (same, side)]
+            agreed.append([f"round {n}, {kind}", f"{texts:,}", *shares])
+    head = ["", "texts", "same score", "same side of the threshold"]
+    others = [n for n in selected if n not in itself]
+    oracle = f"Round {listed(map(str, others))} was scored by the oracle itself." if others else ""
+    return {
+        "truth": table("truth", ["round (judge)", "texts", "n", "base rate", "precision", "recall"], rows, "")
+        if rows
+        else None,
+        "oracle_rounds": oracle if run.recipe.judge.kind == "world" else "",
+        "agreement": table("agreement-shares", head, agreed, ""),
+        "no_agreement": "No round in which the model scores itself has been compared with the judge yet."
+        if itself
+        else "In this recipe no model scores itself.",
+    }
+
+
+def _analysis(run: Run) -> dict[str, Any]:
+    rows = _analysed(run)
+    means = analysis.means(rows)
+    parts: dict[str, dict[int, list[Interval]]] = {}
+    for (_, kind), series in means.items():
+        for k, mean in series.items():
+            parts.setdefault(kind, {}).setdefault(k, []).append(mean)
+    if means:
+        over_tasks = {kind: {k: tables.average(of) for k, of in one.items()} for kind, one in parts.items()}
+        plots.meta_skills(run.folder / "meta_skills.png", over_tasks, run.rounds, _judge(run))
+    shares = []
+    threshold = run.recipe.select.threshold
+    for task in dict.fromkeys(task for task, _ in means):
+        columns = {kind: series for (its_task, kind), series in means.items() if its_task == task}
+        shares.append(
+            by_checkpoint(f"analysis-{task}", columns, f"{task}: mean score [95 % interval]", places=2)
+        )
+        high = {
+            f"{kind}: {threshold} or more": analysis.reaching(rows, task, kind, threshold) for kind in columns
+        }
+        shares.append(by_checkpoint(f"analysis-high-{task}", high, f"{task}: percent of the texts"))
+    note = f"The same {run.recipe.analysis.items:,} items a task (all, if it has fewer) for every checkpoint"
+    if means:
+        counts = read_json(run.folder / "analysis.json")["counts"]
+        left_out = {"unscored": counts["unscored"], **counts["skipped"]}
+        said = listed(f"{n:,} {why.replace('_', ' ')}" for why, n in left_out.items())
+        note += f", answered by explicit. Left out: {said}."
+    return {
+        "analysis": shares,
+        "analysis_note": note,
+        "no_analysis": "Not done yet: it follows the last round."
+        if run.recipe.analysis.items
+        else "Not part of this run (analysis.items is 0 in the recipe).",
+    }
+
+
+def _cost(run: Run, done: Done) -> dict[str, Any]:
+    seconds: dict[int, dict[str, float]] = {}
+    rows, total, dollars = [], 0.0, 0.0
+    for (n, stage), record in done.items():
+        seconds.setdefault(n, {})[stage] = record["seconds"]
+        tokens, usd = tables.tokens(record["counts"]), record["counts"].get("usd")
+        total += record["seconds"]
+        dollars += usd or 0
+        cost = NONE if usd is None else f"{usd:.2f}"
+        rows.append([f"{n}", stage, f"{record['seconds'] / 60:.2f}", f"{tokens:,}" if tokens else NONE, cost])
+    if rows:
+        plots.times(run.folder / "times.png", seconds)
+        rows.append(["total", "", f"{total / 60:.2f}", "", f"{dollars:.2f}" if dollars else NONE])
+    return {
+        "cost": table("cost-stages", ["round", "stage", "minutes", "tokens", "USD"], rows, "")
+        if rows
+        else None
+    }
+
+
+def _lineage(run: Run, done: Done) -> dict[str, Any]:
+    recipe, latest = run.recipe, list(done.values())[-1:]
+    start = recipe.model.base.checkpoint + ", fine-tuned" if recipe.model.base else recipe.model.checkpoint
+    rows = [
+        ["recipe", f"{recipe.name}, {recipe.hash}"],
+        ["prompts", f"{recipe.prompts}, {run.prompts.hash}, layout {recipe.layout}"],
+        ["seed", str(recipe.seed)],
+        ["M0", str(start)],
+        *(
+            [f"M{n}", f"from M{run.start(n)}, scored by {_judge_of(run, n)}"]
+            for n in range(1, run.rounds + 1)
+        ),
+    ]
+    versions = [", ".join(f"{name} {at}" for name, at in record["versions"].items()) for record in latest]
+    rows += [["versions", version] for version in versions]
+    other = sorted({f"round {n}, {stage}" for (n, stage), r in done.items() if r["recipe"] != recipe.hash})
+    said = f"Done with a recipe that has another hash (other settings of later stages): {listed(other)}."
+    return {"lineage": table("origin", ["", ""], rows, ""), "other_recipe": [said] if other else []}
+
+
+def _counts(done: Done, stage: str) -> dict[int, dict[str, Any]]:
+    return {n: record["counts"] for (n, name), record in done.items() if name == stage}
+
+
+def _analysed(run: Run) -> list[dict[str, Any]]:
+    file = run.folder / "analysis.jsonl"
+    return read_jsonl(file) if (run.folder / "analysis.json").is_file() else []
+
+
+def _judge(run: Run) -> str:
+    judge = run.recipe.judge
+    return judge.model if isinstance(judge, OpenAIJudge) else "the oracle"
+
+
+def _judge_of(run: Run, n: int) -> str:
+    return f"M{run.writer(n)}" if run.settings(n).judge == "self" else _judge(run)

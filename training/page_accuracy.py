@@ -1,0 +1,119 @@
+"""The report's section on accuracy.
+
+from training.page_accuracy import section
+section(run, results(run))["not_evaluated"]     # ["M3 is not evaluated yet.", ...]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from training import plots, tables
+from training.cells import NONE, by_checkpoint, cell, listed, table
+from training.run import Run
+from training.tables import AVERAGE, EXTRACTION, Results, Series
+
+NAMES = {"direct": "direct", "cot": "CoT", "explicit": "explicit", EXTRACTION: "knowledge right"}
+
+
+def section(run: Run, found: Results) -> dict[str, Any]:
+    """What the template shows of accuracy; draws accuracy.png."""
+    accuracies = tables.accuracies(found)
+    used, named = methods(accuracies), tasks(accuracies)
+    missing = []
+    for k in range(run.rounds + 1):
+        lacking = [
+            f"{task} by {method}"
+            for task in run.recipe.evaluate.tasks
+            for method in run.recipe.evaluate.methods
+            if (task, method, k) not in found
+        ]
+        if lacking:
+            every = len(lacking) == len(run.recipe.evaluate.tasks) * len(run.recipe.evaluate.methods)
+            missing.append(f"M{k} is not evaluated yet" + (f": {listed(lacking)}." if not every else "."))
+    if not run.recipe.evaluate.tasks:
+        missing.append("The recipe names no task (evaluate.tasks).")
+    if accuracies:
+        panels = {
+            _title(accuracies, task): {m: accuracies.get((task, m), {}) for m in used} for task in named
+        }
+        plots.accuracy(run.folder / "accuracy.png", panels, run.rounds)
+    differences = []
+    steps = tables.steps(found, run.rounds)
+    for task in named:
+        gained = {NAMES[method]: steps.get((task, method), {}) for method in used if method != EXTRACTION}
+        pairs = sorted(
+            {pair for series in gained.values() for pair in series}, key=lambda p: (p[0] - p[1], p)
+        )
+        rows = [
+            [f"M{k} - M{before}", *(cell(series.get((k, before)), "+") for series in gained.values())]
+            for k, before in pairs
+        ]
+        if rows:
+            caption = f"{_label(task)}: what the rounds gained, in points, item by item"
+            differences.append(table(f"steps-{task}", ["", *gained], rows, caption))
+    ahead = {other: tables.over(found, "explicit", other) for other in ("cot", "direct")}
+    for task in named:
+        if any(task in series for series in ahead.values()):
+            columns = {f"explicit - {NAMES[other]}": series.get(task, {}) for other, series in ahead.items()}
+            caption = f"{_label(task)}: explicit against the other methods, in points, item by item"
+            differences.append(by_checkpoint(f"over-{task}", columns, caption, "+"))
+    kinds = []
+    for task in named:
+        columns = {
+            kind.replace("_", " "): one for kind, one in tables.by_kind(found, task, "explicit").items()
+        }
+        if columns:
+            kinds.append(by_checkpoint(f"kinds-{task}", columns, f"{task}, explicit, by kind of question"))
+    return {
+        "accuracy": [
+            by_checkpoint(
+                f"accuracy-{task}",
+                {NAMES[method]: accuracies[task, method] for method in used if (task, method) in accuracies},
+                _title(accuracies, task),
+            )
+            for task in named
+        ],
+        "average": (AVERAGE, "explicit") in accuracies,
+        "differences": differences,
+        "kinds": kinds,
+        "harness": _harness(found),
+        "not_evaluated": missing,
+    }
+
+
+def _harness(found: Results) -> dict[str, Any] | None:
+    """lm-eval's own accuracy: over subsets, where a task has some."""
+    said: dict[tuple[str, str], dict[int, str]] = {}
+    for (task, method, k), result in found.items():
+        if "acc" in result.metrics:
+            said.setdefault((task, method), {})[k] = f"{100 * result.metrics['acc']:.2f}"
+    checkpoints = sorted({k for series in said.values() for k in series})
+    rows = [
+        [f"{task}, {NAMES[method]}", *(series.get(k, NONE) for k in checkpoints)]
+        for (task, method), series in said.items()
+    ]
+    caption = "As lm-eval itself prints it (where a task has subsets: the mean over them)"
+    return table("harness", ["", *(f"M{k}" for k in checkpoints)], rows, caption) if rows else None
+
+
+def methods(accuracies: Mapping[tuple[str, str], Series]) -> list[str]:
+    """The methods that have been evaluated, in the order of `NAMES`."""
+    return [method for method in NAMES if any(key[1] == method for key in accuracies)]
+
+
+def tasks(accuracies: Mapping[tuple[str, str], Series]) -> list[str]:
+    """The tasks that have been evaluated, the average first."""
+    names = list(dict.fromkeys(task for task, _ in accuracies))
+    return sorted(names, key=lambda task: task != AVERAGE)
+
+
+def _label(task: str) -> str:
+    return "Average" if task == AVERAGE else task
+
+
+def _title(accuracies: Mapping[tuple[str, str], Series], task: str) -> str:
+    n = max(one.n for (name, _), series in accuracies.items() if name == task for one in series.values())
+    count = len({name for name, _ in accuracies}) - 1
+    return f"Average of {count} tasks" if task == AVERAGE else f"{task}, {n:,} questions"
