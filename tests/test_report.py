@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import base64
-import json
 import random
 import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import synthetic_run
+from judge_server import JudgeServer
 from rich.console import Console
 
 from ske_models.errors import UserError
@@ -83,7 +81,7 @@ def test_accuracies_and_paired_steps_are_those_of_the_samples(tmp_path):
             late, early = samples(run, k, "made_up", method), samples(run, before, "made_up", method)
             points = [a["hit"] - b["hit"] for a, b in zip(late, early, strict=True)]
             found = interval(points, [row["cluster"] for row in late])
-                gained = page.column("steps-made_up", head)[i]
+            gained = page.column("steps-made_up", head)[i]
             assert gained == f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
     ahead = [
         sum(a["hit"] - b["hit"] for a, b in zip(samples(run, k, "made_up", "explicit"), cot, strict=True))
@@ -301,40 +299,11 @@ def test_an_analysis_before_any_evaluation_is_refused(tmp_path):
         analysis.run(synthetic_run.make(tmp_path, rounds_done=-1))
 
 
-class Endpoint(BaseHTTPRequestHandler):
-    """Scores everything 9."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        message = {"role": "assistant", "content": "It is well said.\nScore: 9"}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
-        body = {
-            "id": "1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "m",
-            "choices": [choice],
-            "usage": usage,
-        }
-        content = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    """Scores everything 9."""
+    with JudgeServer(lambda call: "say It is well said.\nScore: 9") as server:
+        yield server.base_url
 
 
 def test_a_judge_that_is_a_model_is_compared_with_self_given_scores(tmp_path, endpoint, monkeypatch):
