@@ -231,6 +231,7 @@ def test_a_question_that_the_world_does_not_know(tmp_path, text):
 # The model as its own judge
 
 
+@pytest.mark.slow
 def test_a_checkpoint_judges_itself_and_says_the_same_again(tmp_path):
     generation = {
         "args": {"dtype": "float32", "device": "cpu", "batch_size": 4},
@@ -287,6 +288,7 @@ def test_the_stage_with_an_endpoint(tmp_path):
     assert {call.temperature for call in server.calls} == {0.0}
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_when_a_third_of_the_calls_fail(tmp_path):
     """In a process of its own, everybody logging all they can: the key must be nowhere."""
     prices = {"input": 1.0, "output": 2.0}
@@ -366,9 +368,10 @@ def test_a_lasting_fault_leaves_the_text_unscored(tmp_path):
         judging = ask(run, some(6))
         again = ask(run, some(6))  # what failed is asked again, nothing else
     assert [verdict.score is None for verdict in judging.verdicts] == [False] * 3 + [True] * 2 + [False]
-    assert judging.verdicts[3].why.startswith("failed: 500")
-    assert judging.verdicts[4].why.startswith("failed: 400")
-    assert KEY not in judging.verdicts[3].why
+    whys = [str(verdict.why) for verdict in judging.verdicts]
+    assert whys[3].startswith("failed: 500")
+    assert whys[4].startswith("failed: 400")
+    assert not [why for why in whys if KEY in why]
     assert again.verdicts == judging.verdicts
     asked = Counter(call.prompt for call in server.calls)
     assert [asked[prompt(run.prompts, item)] for item in some(6)] == [1, 1, 1, 4, 2, 1]
@@ -479,6 +482,7 @@ def test_a_reply_without_usage_counts_at_its_most(tmp_path):
     assert server.answered.total() == 2
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_nothing_is_paid_twice(tmp_path):
     texts = [(f"What is {i} + 1?", f"{i} + 1 = 2.", f"It is {i}.") for i in range(40)]
     with JudgeServer(delay=0.05) as server:
