@@ -46,8 +46,8 @@ def read_jsonl(path: Path) -> list[Row]:
 
 
 def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
-    """Raises UserError if the disk is full or the folder cannot be written; then nothing was changed."""
-    _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """As `write_text`."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_json(path: Path) -> Any:
@@ -59,8 +59,8 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """As `write_jsonl`, indented."""
-    _write(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    """As `write_text`, indented."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def file_digest(path: Path) -> str:
@@ -107,7 +107,8 @@ def in_parts(
     return rows
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Raises UserError if the disk is full or the folder cannot be written; then nothing was changed."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

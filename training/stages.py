@@ -25,7 +25,7 @@ from typing import Any
 from ske_models.errors import UserError
 from ske_models.knowledge import difference
 from ske_models.lineage import digest
-from training.files import file_digest, read_json, write_json
+from training.files import file_digest, read_json, read_jsonl, write_json, write_text
 from training.run import Run
 
 # What changes how fast a text comes, or what it may cost, but not the text.
@@ -161,10 +161,15 @@ def is_done(stage: Stage, run: Run, n: int) -> bool:
 
 
 def execute(stage: Stage, run: Run, n: int) -> dict[str, Any]:
-    """Does a stage in this process and writes its record. Raises UserError if something it reads is missing.
+    """Does a stage in this process and writes its record.
+
+    Raises UserError if something that it reads is missing or broken, before anything is deleted.
 
     Among the processes of `accelerate launch`, the first one writes the record.
     """
+    for path in inputs(stage.name, run, n):
+        if path.suffix == ".jsonl":
+            read_jsonl(path)  # a broken line shall not cost what was made of the file when it was whole
     digests = _digests(stage, run, n)
     said = settings(stage.name, run, n)
     first = os.environ.get("RANK", "0") == "0"
@@ -238,8 +243,7 @@ def _clear_other_work(stage: Stage, run: Run, n: int, key: str) -> None:
         if stage.work:
             shutil.rmtree(run.folder / stage.work.format(n=n), ignore_errors=True)
     stage.record(run, n).unlink(missing_ok=True)
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.write_text(key, encoding="utf-8")
+    write_text(mark, key)
 
 
 def _flat(value: dict[str, Any], above: str = "") -> dict[str, Any]:
