@@ -99,8 +99,10 @@ def order(lengths: Sequence[int], batch: int, epochs: int, seed: str, grouped: b
     """Indices of the examples in the order of training: whole global batches of `batch`, one after the other.
 
     Each example comes `epochs` times; the last batch is filled with examples of one more pass. The batches
-    are the same however they are split over processes and accumulation steps. grouped: sorted by length within
-    `MEGABATCH` batches (a quarter of an epoch at most), so that little is padded, and the batches shuffled.
+    are the same however they are split over processes and accumulation steps.
+
+    grouped: sorted by length within `MEGABATCH` batches (a quarter of an epoch at most), so that little is
+    padded; the batches of such a group are then shuffled.
     """
     rng = random.Random(seed)
     total = -(-len(lengths) * epochs // batch) * batch
