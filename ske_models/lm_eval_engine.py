@@ -29,10 +29,14 @@ class _StepHook(CacheHook):
 
 
 class LMEvalEngine:
-    """lm-eval's backend as the pipeline sees it (`ske_models.pipeline.Engine`)."""
+    """lm-eval's backend as the pipeline sees it (`ske_models.pipeline.Engine`).
 
-    def __init__(self, inner: LM) -> None:
+    quiet: without the backend's own progress bar.
+    """
+
+    def __init__(self, inner: LM, quiet: bool = False) -> None:
         self.inner = inner
+        self.quiet = {"disable_tqdm": True} if quiet else {}
 
     def render(self, messages: Sequence[Message], chat: bool) -> Any:
         if not chat:
@@ -51,7 +55,8 @@ class LMEvalEngine:
 
         self.inner.set_cache_hook(_StepHook(finished))
         texts = self.inner.generate_until(
-            [instance(r.origin, "generate_until", (r.prompt, dict(r.settings))) for r in requests]
+            [instance(r.origin, "generate_until", (r.prompt, dict(r.settings))) for r in requests],
+            **self.quiet,
         )
         self.inner.set_cache_hook(CacheHook(None))
         return texts

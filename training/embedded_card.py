@@ -113,8 +113,8 @@ they are no test: that is `ske_world`.
 - Every template of the development and test questions is in the training data, about other people.
 - It starts from an induction circuit that was set by hand (`ske_models/embedded/architecture.py`), because a
   model of this size finds one very slowly. Every weight was trained after that.
-- It was taught to recite a fact and to compare it with a stated one, but not to score (the `score_*` prompts):
-  round 1 of the self-learning teaches that. It still compares the ends of two chains poorly.
+- It was taught to recite a fact and to compare it with a stated one, but not to score (the `score_*`
+  prompts): round 1 of the self-learning teaches that. It still compares the ends of two chains poorly.
 - The reading exercises have invented facts about anybody, people of the development and test questions
   included; nothing true is said of those outside the corpus.
 """

@@ -37,7 +37,7 @@ class CheckpointEngine(LMEvalEngine):
     """lm-eval's backend with one checkpoint in it. `name`: what an error calls it."""
 
     def __init__(self, inner: LM, recipe: Recipe, name: str) -> None:
-        super().__init__(inner)
+        super().__init__(inner, quiet=True)
         self.recipe = recipe
         self.name = name
 

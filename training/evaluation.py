@@ -10,6 +10,7 @@ The same numbers come from the stock command, which any checkpoint of a run can 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import lm_eval
@@ -30,6 +31,7 @@ def run(run: Run, n: int) -> dict[str, Any]:
     files = {pair: folder / f"{pair[0]}.{pair[1]}.json" for pair in pairs}
     missing = [pair for pair in pairs if not files[pair].is_file()]
     if missing:
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)  # else pages of remarks on each task
         tasks = TaskManager()
         model = SKEExplicitLM(
             backend=settings.backend,

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -75,6 +76,7 @@ def in_parts(
     work: Callable[[int, int, T], list[Row]],
     workers: int = 1,
     label: str = "",
+    note: Callable[[list[Row]], dict[str, int]] | None = None,
 ) -> list[Row]:
     """Writes `path` from the rows of all windows, in order, and returns them.
 
@@ -82,7 +84,7 @@ def in_parts(
     several engines to use. Each window's rows are a file of their own until all are there, so a killed run
     makes at most the windows again that were under way; they are whole windows, because what a batch holds
     can change the last digits of what a model writes. `key` names what the parts were made from: other ones
-    are deleted.
+    are deleted. The parts stay until `delete_parts`. note: counts of a window's rows, which the bar adds up.
     """
     folder = path.with_name(f"{path.name}.parts-{key}")
     for stale in path.parent.glob(f"{path.name}.parts-*"):
@@ -91,20 +93,31 @@ def in_parts(
     files = [folder / f"{index:06d}.jsonl" for index in range(len(windows))]
     free = list(range(workers))
 
-    def make(index: int) -> None:
+    def make(index: int) -> list[Row]:
+        if files[index].is_file():
+            return read_jsonl(files[index])
         worker = free.pop()
-        write_jsonl(files[index], work(worker, index, windows[index]))
+        made = work(worker, index, windows[index])
+        write_jsonl(files[index], made)
         free.append(worker)
+        return made
 
-    missing = [index for index, file in enumerate(files) if not file.is_file()]
+    rows: list[Row] = []
+    noted: Counter[str] = Counter()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(files), desc=label, unit="window") as bar:
-        bar.update(len(files) - len(missing))
-        for _ in pool.map(make, missing):
+        for made in pool.map(make, range(len(files))):
+            rows += made
+            noted.update(note(made) if note else {})
+            bar.set_postfix(noted, refresh=False)
             bar.update()
-    rows = [row for file in files for row in read_jsonl(file)]
     write_jsonl(path, rows)
-    shutil.rmtree(folder, ignore_errors=True)  # there is none without windows
     return rows
+
+
+def delete_parts(folder: Path) -> None:
+    """The windows in a folder whose whole files are there and noted as done."""
+    for parts in folder.glob("*.parts-*"):
+        shutil.rmtree(parts)
 
 
 def write_text(path: Path, text: str) -> None:

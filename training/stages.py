@@ -25,8 +25,9 @@ from typing import Any
 from ske_models.errors import UserError
 from ske_models.knowledge import difference
 from ske_models.lineage import digest
-from training.files import file_digest, read_json, read_jsonl, write_json, write_text
+from training.files import delete_parts, file_digest, read_json, read_jsonl, write_json, write_text
 from training.run import Run
+from training.shots import load as load_shots
 
 # What changes how fast a text comes, or what it may cost, but not the text.
 NOT_IDENTITY = {
@@ -96,11 +97,12 @@ def settings(name: str, run: Run, n: int) -> dict[str, Any]:
     """What the recipe says to a stage of round `n`, without what does not change its result."""
     recipe = run.recipe
     prompts = {"prompts": run.prompts.hash, "layout": recipe.layout, "seed": recipe.seed}
+    shots = {"shots": load_shots(recipe.generation.shots if n == 1 else None).hash}
     if name == "questions":
         count = {"count": run.settings(n).questions}
-        return _part(run, "questions", *(["generation"] if _asks(run) else [])) | prompts | count
+        return _part(run, "questions", *(["generation"] if _asks(run) else [])) | prompts | shots | count
     if name == "synthesize":
-        return _part(run, "generation") | prompts
+        return _part(run, "generation") | prompts | shots
     if name == "judge":
         role = run.settings(n).judge
         return _part(run, "generation" if role == "self" else "judge") | prompts | {"role": role}
@@ -189,6 +191,7 @@ def execute(stage: Stage, run: Run, n: int) -> dict[str, Any]:
     }
     if first:
         write_json(stage.record(run, n), record)
+        delete_parts(run.round(n))
     return record
 
 
@@ -252,4 +255,3 @@ def _flat(value: dict[str, Any], above: str = "") -> dict[str, Any]:
     for name, entry in value.items():
         flat |= _flat(entry, f"{above}{name}.") if isinstance(entry, dict) else {f"{above}{name}": entry}
     return flat
-
