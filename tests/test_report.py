@@ -294,6 +294,15 @@ def test_the_analysis_leaves_out_and_counts_what_cannot_be_judged(asked):
     assert "truncated" in " ".join(made(asked).texts)
 
 
+def test_an_analysis_in_which_nothing_can_be_judged_says_so(tmp_path):
+    run = synthetic_run.make(tmp_path, rounds_done=0)  # its questions are none of the world's
+    assert analysis.run(run)["skipped"] == {"question_unknown": 40}
+    assert (
+        "No text of a checkpoint has a score. Left out: 0 unscored and 40 question unknown."
+        in made(run).texts
+    )
+
+
 def test_an_analysis_before_any_evaluation_is_refused(tmp_path):
     with pytest.raises(UserError, match="nothing to analyse"):
         analysis.run(synthetic_run.make(tmp_path, rounds_done=-1))

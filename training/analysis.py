@@ -39,7 +39,7 @@ def run(run: Run) -> dict[str, Any]:
     started = time.monotonic()
     skipped: Counter[str] = Counter()
     texts = [*_tested(run, skipped), *_self_scored(run)]
-    if not texts:
+    if not texts and not skipped:
         raise UserError(
             f"{run.folder}: nothing to analyse: no task is evaluated by the method explicit yet; "
             "add it to evaluate.methods, or do a round first"

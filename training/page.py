@@ -167,19 +167,25 @@ def _analysis(run: Run) -> dict[str, Any]:
         high = {
             f"{kind}: {threshold} or more": analysis.reaching(rows, task, kind, threshold) for kind in columns
         }
-        shares.append(by_checkpoint(f"analysis-high-{task}", high, f"{task}: percent of the texts"))
+        shares.append(
+            by_checkpoint(
+                f"analysis-high-{task}", high, f"{task}: percent of the texts that reach the threshold"
+            )
+        )
     note = f"The same {run.recipe.analysis.items:,} items a task (all, if it has fewer) for every checkpoint"
-    if means:
+    missing = "Not part of this run (analysis.items is 0 in the recipe)."
+    if run.recipe.analysis.items:
+        missing = "Not done yet: it follows the last round."
+    if (run.folder / "analysis.json").is_file():
         counts = read_json(run.folder / "analysis.json")["counts"]
         left_out = {"unscored": counts["unscored"], **counts["skipped"]}
         said = listed(f"{n:,} {why.replace('_', ' ')}" for why, n in left_out.items())
         note += f", answered by explicit. Left out: {said}."
+        missing = f"No text of a checkpoint has a score. Left out: {said}."
     return {
         "analysis": shares,
         "analysis_note": note,
-        "no_analysis": "Not done yet: it follows the last round."
-        if run.recipe.analysis.items
-        else "Not part of this run (analysis.items is 0 in the recipe).",
+        "no_analysis": missing,
     }
 
 

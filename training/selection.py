@@ -100,7 +100,8 @@ def run(run: Run, n: int) -> dict[str, Any]:
     counts["kept"] = len(kept)
     counts["questions_kept"] = len({text.written.id for text in kept})
     if any(source.source == "world" for source in run.recipe.questions.sources):
-        counts["truth"], counts["agreement"] = against_truth(texts, kept, select.threshold)
+        truth, agreement = against_truth(texts, kept, select.threshold)
+        counts |= {"truth": truth, "agreement": agreement} if truth["all"]["n"] else {}
     write_jsonl(run.round(n) / "kept.jsonl", [{**text.row, "scores": text.scores} for text in kept])
     return counts
 
