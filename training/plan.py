@@ -17,7 +17,7 @@ from ske_models import embedded
 from training import stages
 from training.run import Run
 
-SKIPPED = {"histogram", "histograms", "warnings"}  # the report shows them
+SKIPPED = {"agreement", "histogram", "truth", "warnings"}  # the report shows them
 
 
 def show(run: Run, rounds: Iterable[int]) -> None:
