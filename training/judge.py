@@ -32,7 +32,8 @@ KINDS: tuple[Kind, ...] = ("knowledge", "reasoning")
 _CONTROL = re.compile(r"[<＜](?=[|｜/]|[\w.:▁-]{1,64}[>＞])|\[(?=/?[A-Za-z]*[A-Z][A-Z_0-9]+\])")
 _MARKER = re.compile(r"[<＜](?=[<＜]{2})|[>＞](?=[>＞]{2})")  # the templates' <<<KNOWLEDGE ... KNOWLEDGE>>>
 _SCORE = re.compile(
-    r"(score)[\W_]*(?:(?:1[\W_]*(?:to)?[\W_]*10|out[\W_]+of[\W_]+10)[\W_]*)?(?:[:=：]|is)[\W_]*(?:boxed[\W_]*)?(?=\d)",
+    r"(score)(?:_|[^\w:=：])*(?:(?:1[\W_]*(?:to[\W_]*)?10|out[\W_]+of[\W_]+10)(?:_|[^\w:=：])*)?"
+    r"(?:[:=：]|is)[\W_]*(?:boxed[\W_]*)?(?=\d)",
     re.IGNORECASE,
 )
 

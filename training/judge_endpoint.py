@@ -59,7 +59,7 @@ class Reply(pydantic.BaseModel):
     @property
     def tokens(self) -> tuple[int, int] | None:
         """(input, output), if the endpoint says so."""
-        return self.usage and (self.usage.prompt_tokens, self.usage.completion_tokens)
+        return None if self.usage is None else (self.usage.prompt_tokens, self.usage.completion_tokens)
 
 
 class FaultError(Exception):
@@ -126,7 +126,7 @@ class Endpoint:
     async def post(self, prompt: str, settings: Mapping[str, Any], seconds: float) -> Reply:
         """The reply, within `seconds`. Raises FaultError, RefusedError."""
         create = self._client.chat.completions.with_raw_response.create
-        messages = [{"role": "user", "content": prompt}]
+        messages: Any = [{"role": "user", "content": prompt}]
         try:
             # the SDK's own time-out is one between two packets
             response = await asyncio.wait_for(create(messages=messages, **settings), seconds)
