@@ -10,6 +10,7 @@ The same numbers come from the stock command, which any checkpoint of a run can 
 
 from __future__ import annotations
 
+import difflib
 import logging
 from typing import Any
 
@@ -33,6 +34,7 @@ def run(run: Run, n: int) -> dict[str, Any]:
     if missing:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)  # else pages of remarks on each task
         tasks = TaskManager()
+        _check(settings.tasks, tasks)
         model = SKEExplicitLM(
             backend=settings.backend,
             method=missing[0][1],
@@ -53,6 +55,17 @@ def run(run: Run, n: int) -> dict[str, Any]:
     }
 
 
+def _check(names: list[str], tasks: TaskManager) -> None:
+    """Raises UserError unless they are single tasks of lm-eval or of this project."""
+    for name in set(names) - set(tasks.all_subtasks):
+        if name in tasks.all_tasks:
+            raise UserError(f"evaluate.tasks: {name} is a group; name its tasks")
+        near = difflib.get_close_matches(name, tasks.all_subtasks, n=3)
+        raise UserError(
+            f"evaluate.tasks: {name}: no such task" + (f"; did you mean {' or '.join(near)}?" if near else "")
+        )
+
+
 def _evaluate(model: SKEExplicitLM, tasks: TaskManager, task: str, limit: int | None, stem: Any) -> None:
     evaluated = lm_eval.simple_evaluate(
         model=model,
@@ -63,8 +76,6 @@ def _evaluate(model: SKEExplicitLM, tasks: TaskManager, task: str, limit: int | 
         bootstrap_iters=0,
         log_samples=True,
     )
-    if task not in evaluated["results"] or task not in evaluated["samples"]:
-        raise UserError(f"evaluate.tasks: {task} is a group; name its tasks")
     metrics = {
         name.removesuffix(",none"): value
         for name, value in evaluated["results"][task].items()
