@@ -6,15 +6,17 @@ python training/round.py --recipe paper --dry-run
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from huggingface_hub import get_safetensors_metadata
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, NotASafetensorsRepoError
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from rich.console import Console
 from rich.table import Table
 
 from ske_models import embedded
 from training import stages
+from training.files import read_json
 from training.run import Run
 
 SKIPPED = {"agreement", "histogram", "truth", "warnings"}  # the report shows them
@@ -115,7 +117,7 @@ def _bytes(run: Run) -> int | None:
     if folder.is_dir():
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     try:
-        metadata = get_safetensors_metadata(str(name), revision=model.revision)
-    except (HfHubHTTPError, LocalEntryNotFoundError, NotASafetensorsRepoError, OSError):
-        return None
-    return 2 * sum(metadata.parameter_count.values())
+        index = hf_hub_download(str(name), "model.safetensors.index.json", revision=model.revision)
+    except (EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError):
+        return None  # a model of one file, or no network
+    return int(read_json(Path(index))["metadata"]["total_size"])
