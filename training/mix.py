@@ -26,7 +26,7 @@ from training.run import Run
 from training.sources import chats
 
 # TinyWorld's general data, in percent: the corpus so that facts are not forgotten, and the exercises of M0.
-WORLD_SHARES = {"corpus": 40, "direct": 25, "reading": 20, "checking": 15}
+WORLD_SHARES = {"corpus": 30, "direct": 20, "reading": 40, "checking": 10}
 WORLD_CHATS = 2_000  # where the recipe sets no count
 SENTENCES = 8  # of the corpus, in a chat
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")

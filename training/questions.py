@@ -36,7 +36,7 @@ LEAST_YIELD = 0.25  # questions of a passage that are reckoned with, at least
 def run(run: Run, n: int) -> dict[str, Any]:
     """Writes the questions of round n and what was dropped, and returns the counts.
 
-    Rows: {"id", "question", "ending", "source", "round"}, and "gold" where the source knows it.
+    Rows: {"id", "question", "ending", "source", "round"}, and "gold" and "kind" where the source knows it.
     Raises UserError: a source cannot be had or has no question left, an earlier round has none.
     """
     recipe = run.recipe
@@ -169,6 +169,7 @@ def _world(source: WorldQuestions, rng: random.Random) -> list[Row]:
                 "question": question.question,
                 "source": label(source),
                 "gold": question.gold,
+                "kind": question.kind,
             }
             queues.setdefault(question.template, []).append(row)
     for queue in queues.values():

@@ -155,6 +155,7 @@ class Select(Strict):
     by: Literal["score", "random", "all"] = "score"
     threshold: Annotated[int, Field(ge=1, le=10)] = 8
     per_question: PositiveInt | None = None  # at most, of a question's samples; equal texts count once
+    kinds: list[str] | None = None  # of question, where questions have a kind; all
 
 
 class Sft(Strict):

@@ -94,7 +94,7 @@ def run(run: Run, n: int) -> dict[str, Any]:
     select = run.select(n)
     texts = read(run.round(n))
     counts = count(texts, select)
-    kept = choose(texts, select, random.Random(f"{run.recipe.seed}-select-{n}"))
+    kept = choose(_of_kinds(run, n, texts), select, random.Random(f"{run.recipe.seed}-select-{n}"))
     if not kept:
         raise UserError(_nothing_kept(run, n, counts))
     counts["kept"] = len(kept)
@@ -104,6 +104,15 @@ def run(run: Run, n: int) -> dict[str, Any]:
         counts |= {"truth": truth, "agreement": agreement} if truth["all"]["n"] else {}
     write_jsonl(run.round(n) / "kept.jsonl", [{**text.row, "scores": text.scores} for text in kept])
     return counts
+
+
+def _of_kinds(run: Run, n: int, texts: list[Text]) -> list[Text]:
+    """The texts for the kinds of question that the recipe selects from."""
+    kinds = run.select(n).kinds
+    if kinds is None:
+        return texts
+    questions = {row["id"]: row.get("kind") for row in read_jsonl(run.round(n) / "questions.jsonl")}
+    return [text for text in texts if questions.get(text.written.id) in kinds]
 
 
 def read(folder: Path) -> list[Text]:

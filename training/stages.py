@@ -85,7 +85,7 @@ def inputs(name: str, run: Run, n: int) -> list[Path]:
         itself = run.settings(n).judge == "self"
         return [here / "written.jsonl", *(_checkpoint(run, run.writer(n)) if itself else [])]
     if name == "select":
-        return [here / "written.jsonl", here / "scores.jsonl"]
+        return [here / name for name in ("questions.jsonl", "written.jsonl", "scores.jsonl")]
     if name == "mix":
         return [here / "kept.jsonl", first / "scores.jsonl", first / "written.jsonl"]
     if name == "sft":
