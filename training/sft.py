@@ -92,6 +92,7 @@ def run(run: Run, n: int) -> dict[str, Any]:
         new.replace(target)
         for folder in work.glob("checkpoint-*"):
             shutil.rmtree(folder)
+        (work / "README.md").unlink(missing_ok=True)  # TRL's card of its checkpoints
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return counts
