@@ -1,6 +1,6 @@
 """What self-selection is worth: M0 to M4 on TinyWorld, over seeds, beside its controls.
 
-    python benchmarks/selection.py                  # 3 seeds, about an hour and a half on 2 cores
+    python benchmarks/selection.py                  # 3 seeds on 1,500 test questions, hours on 2 cores
     python benchmarks/selection.py --seeds 1 --dev  # on the development questions
 
 All arms of a seed share round 1. From round 2 on:
@@ -12,13 +12,12 @@ All arms of a seed share round 1. From round 2 on:
     unwritten  nothing self-written: the judge's scorings and the general data only
     cot        what `self` kept, trained as CoT texts (in round 1, too)
 
-Writes RUNS/table.md and RUNS/results.json. Killed and given again, it goes on.
+Writes RUNS/table.md, of what is done. Killed and given again, it goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -45,10 +44,11 @@ ARMS: dict[str, Settings] = {
     "cot": {"mix": {"kept_as": "cot"}},
 }
 METHODS = ("direct", "cot", "explicit")
+LIMIT = 1_500  # questions: the first ones of the task, which are in random order
 
 
-def write_recipe(arm: str, seed: int, tasks: list[str], threads: int, file: Path) -> None:
-    """The world recipe for one arm and seed. Only `self` is evaluated by all methods."""
+def write_recipe(arm: str, seed: int, task: str, file: Path) -> None:
+    """The world recipe for one arm and seed, on one thread. Only `self` is evaluated by all methods."""
     content = yaml.safe_load((recipe.FOLDER / "world.yaml").read_text(encoding="utf-8"))
     content["name"], content["seed"] = f"{arm}-{seed}", seed
     for settings in content["rounds"] if arm == "cot" else content["rounds"][1:]:
@@ -56,20 +56,20 @@ def write_recipe(arm: str, seed: int, tasks: list[str], threads: int, file: Path
             inherited = content["select"] if key == "select" else settings.get(key, {})
             settings[key] = {**inherited, **value} if isinstance(value, dict) else value
     methods = list(METHODS) if arm == "self" else ["cot"] if arm == "cot" else ["explicit"]
-    content["evaluate"] |= {"tasks": tasks, "methods": methods, "limit": None}
+    content["evaluate"] |= {"tasks": [task], "methods": methods, "limit": LIMIT}
     content["analysis"] = {"items": 0}
-    content["sft"]["threads"] = threads
+    content["sft"]["threads"] = 1
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
-def run_arm(arm: str, seed: int, folder: Path, tasks: list[str], threads: int) -> None:
+def run_arm(arm: str, seed: int, folder: Path, task: str) -> None:
     """All that is missing of one arm; `self` must be there before the others."""
     here, itself = folder / f"{arm}-{seed}", folder / f"self-{seed}"
     if (here / "done").is_file():
         return
     file = folder / "recipes" / f"{arm}-{seed}.yaml"
-    write_recipe(arm, seed, tasks, threads, file)
+    write_recipe(arm, seed, task, file)
     command = [sys.executable, str(ROOT / "training" / "round.py"), "--recipe", str(file), "--run", str(here)]
     if arm == "cot":
         _train_as_cot(here, itself, file)
@@ -117,73 +117,61 @@ def _train_as_cot(here: Path, itself: Path, file: Path) -> None:
 
 def samples(folder: Path, arm: str, seed: int, k: int, task: str, method: str) -> list[dict[str, Any]]:
     """The logged items of M`k`. All arms of a seed share M0 and, but for `cot`, M1."""
-    shared = k == 0 or (k == 1 and arm != "cot")
-    where = f"self-{seed}" if shared and (arm != "cot" or k == 0) else f"{arm}-{seed}"
-    return read_jsonl(folder / where / "results" / f"M{k}" / f"{task}.{method}.samples.jsonl")
+    owner = "self" if k == 0 or (k == 1 and arm != "cot") else arm
+    return read_jsonl(folder / f"{owner}-{seed}" / "results" / f"M{k}" / f"{task}.{method}.samples.jsonl")
 
 
-def over_seeds(
-    folder: Path, seeds: list[int], arm: str, k: int, task: str, method: str, key: str
-) -> Interval:
+Point = tuple[str, int, str]  # arm, checkpoint, method
+
+
+def over_seeds(folder: Path, seeds: list[int], point: Point, task: str, key: str = "hit") -> Interval:
     """Mean over seeds and items, with its interval over people."""
+    arm, k, method = point
     rows = [row for seed in seeds for row in samples(folder, arm, seed, k, task, method)]
     return interval([row[key] for row in rows], [row["cluster"] for row in rows])
 
 
-def paired(
-    folder: Path, seeds: list[int], one: tuple[str, int, str], two: tuple[str, int, str], task: str
-) -> Interval:
-    """How many points `one` = (arm, checkpoint, method) is above `two`, item by item."""
-    values, clusters = [], []
+def paired(folder: Path, seeds: list[int], one: Point, two: Point, task: str) -> str:
+    """How many points `one` is above `two`, item by item, with its interval over people."""
+    values: list[float] = []
+    clusters: list[str] = []
     for seed in seeds:
         mine = samples(folder, one[0], seed, one[1], task, one[2])
         theirs = samples(folder, two[0], seed, two[1], task, two[2])
         values += [a["hit"] - b["hit"] for a, b in zip(mine, theirs, strict=True)]
         clusters += [row["cluster"] for row in mine]
-    return interval(values, clusters)
+    points = interval(values, clusters)
+    return f"{points.mean:+.1f} [{points.low:+.1f}, {points.high:+.1f}]"
 
 
-def table(folder: Path, seeds: list[int], tasks: list[str], arms: list[str]) -> str:
-    """All tables as Markdown."""
-    lines: list[str] = []
-    last = len(recipe.load("world").rounds)
-    for task in tasks:
-        n = len(samples(folder, "self", seeds[0], 0, task, "explicit"))
-        lines += [f"### {task}: {n:,} questions, {len(seeds)} seeds", ""]
-        lines += [
-            "| | direct | CoT | explicit | extraction | explicit, step before |",
-            "|---|---|---|---|---|---|",
-        ]
-        for k in range(last + 1):
-            cells = [over_seeds(folder, seeds, "self", k, task, method, "hit") for method in METHODS]
-            cells.append(over_seeds(folder, seeds, "self", k, task, "explicit", "extraction"))
-            step = (
-                paired(folder, seeds, ("self", k, "explicit"), ("self", k - 1, "explicit"), task) if k else ""
-            )
-            lines.append(
-                f"| M{k} | {' | '.join(map(str, cells))} | {f'+{step}'.replace('+-', '-') if k else ''} |"
-            )
-        lines += ["", "| selection, explicit | M2 | M3 | M4 | self - it, M4 |", "|---|---|---|---|---|"]
-        for arm in arms:
-            method = "cot" if arm == "cot" else "explicit"
-            cells = [over_seeds(folder, seeds, arm, k, task, method, "hit") for k in range(2, last + 1)]
-            gap = (
-                paired(folder, seeds, ("self", last, "explicit"), (arm, last, method), task)
-                if arm != "self"
-                else ""
-            )
-            lines.append(f"| {arm} | {' | '.join(map(str, cells))} | {gap} |")
-        lines.append("")
-    lines += ["### Self-scoring against the oracle, both scores >= 8 (all texts / distinct ones)", ""]
-    lines += ["| round | n | base rate | precision | recall |", "|---|---|---|---|---|"]
+def table(folder: Path, seeds: list[int], task: str, arms: list[str]) -> str:
+    """All tables as Markdown, of the arms and seeds that are done."""
+    done = {arm: [seed for seed in seeds if (folder / f"{arm}-{seed}" / "done").is_file()] for arm in arms}
+    last, mine = len(recipe.load("world").rounds), done["self"]
+    n = len(samples(folder, "self", mine[0], 0, task, "explicit"))
+    lines = [f"`{task}`, {n:,} questions, {len(mine)} seeds", ""]
+    lines += ["| | direct | CoT | explicit | extraction | explicit, step |", "|---|---|---|---|---|---|"]
+    for k in range(last + 1):
+        cells = [str(over_seeds(folder, mine, ("self", k, method), task)) for method in METHODS]
+        cells.append(str(over_seeds(folder, mine, ("self", k, "explicit"), task, "extraction")))
+        before, now = ("self", k - 1, "explicit"), ("self", k, "explicit")
+        cells.append(paired(folder, mine, now, before, task) if k else "")
+        lines.append(f"| M{k} | {' | '.join(cells)} |")
+    lines += ["", "| rounds 2 to 4 by | seeds | M2 | M3 | M4 | self - it, M4 |", "|---|---|---|---|---|---|"]
+    for arm in (arm for arm in arms if done[arm]):
+        method = "cot" if arm == "cot" else "explicit"
+        cells = [str(over_seeds(folder, done[arm], (arm, k, method), task)) for k in range(2, last + 1)]
+        gap = paired(folder, done[arm], ("self", last, "explicit"), (arm, last, method), task)
+        lines.append(f"| {arm} | {len(done[arm])} | {' | '.join(cells)} | {gap if arm != 'self' else ''} |")
+    lines += ["", "Self-scoring against the oracle, both scores >= 8, all texts / distinct ones:", ""]
+    lines += ["| round | texts | base rate | precision | recall |", "|---|---|---|---|---|"]
     for k in range(2, last + 1):
-        truths = [
-            read_json(folder / f"self-{s}" / f"round{k}" / "select.json")["counts"]["truth"] for s in seeds
-        ]
+        records = [read_json(folder / f"self-{seed}" / f"round{k}" / "select.json") for seed in mine]
         cells = []
         for name in ("n", "base_rate", "precision", "recall"):
             means = [
-                sum(truth[which][name] for truth in truths) / len(truths) for which in ("all", "distinct")
+                sum(record["counts"]["truth"][which][name] for record in records) / len(records)
+                for which in ("all", "distinct")
             ]
             cells.append(" / ".join(f"{m:,.0f}" if name == "n" else f"{m:.2f}" for m in means))
         lines.append(f"| {k} | {' | '.join(cells)} |")
@@ -199,21 +187,19 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/selection"))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     args = parser.parse_args()
-    tasks = ["ske_world_dev"] if args.dev else ["ske_world", "ske_world_held_out"]
+    task = "ske_world_dev" if args.dev else "ske_world"
+    arms = ["self", *(arm for arm in args.arms if arm != "self")]
 
     def job(arm_and_seed: tuple[str, int]) -> None:
         arm, seed = arm_and_seed
-        run_arm(arm, seed, args.runs, tasks, threads=1)
+        run_arm(arm, seed, args.runs, task)
         print(f"{arm}, seed {seed}: done", flush=True)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(job, [("self", seed) for seed in args.seeds]))
-        list(pool.map(job, [(arm, seed) for seed in args.seeds for arm in args.arms if arm != "self"]))
-    text = table(args.runs, args.seeds, tasks, args.arms)
+        list(pool.map(job, [(arm, seed) for arm in arms[1:] for seed in args.seeds]))
+    text = table(args.runs, args.seeds, task, arms)
     (args.runs / "table.md").write_text(text, encoding="utf-8")
-    (args.runs / "results.json").write_text(
-        json.dumps({"seeds": args.seeds, "arms": args.arms}), encoding="utf-8"
-    )
     print(text)
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from ske_models.errors import UserError
 from ske_models.method import Message, Question, answer_messages, knowledge_messages
-from ske_tasks.world import corpus, default_world, lessons
+from ske_tasks.world import corpus, default_world, exercises, lessons, vocabulary
+from ske_tasks.world.lessons import Lesson
 from training.files import Row, read_jsonl, write_jsonl
 from training.judge import KINDS, Judged, Kind, prompt
 from training.recipe import WorldChats
@@ -26,7 +27,7 @@ from training.run import Run
 from training.sources import chats
 
 # TinyWorld's general data, in percent: the corpus so that facts are not forgotten, and the exercises of M0.
-WORLD_SHARES = {"corpus": 30, "direct": 20, "reading": 40, "checking": 10}
+WORLD_SHARES = {"corpus": 25, "direct": 20, "reading": 35, "checking": 10, "comparing": 10}
 WORLD_CHATS = 2_000  # where the recipe sets no count
 SENTENCES = 8  # of the corpus, in a chat
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
@@ -211,7 +212,7 @@ def _general(run: Run, count: int | None, seed: str) -> tuple[list[Row], dict[st
 
 
 def world_chats(run: Run, count: int, seed: str) -> list[Row]:
-    """`count` chats of TinyWorld by `WORLD_SHARES`: texts of the corpus, answers, reading and checking."""
+    """`count` chats of TinyWorld by `WORLD_SHARES`: texts of the corpus, answers, exercises."""
     world, rng = default_world(), random.Random(seed)
     counts = {part: round(count * share / 100) for part, share in WORLD_SHARES.items()}
     counts["corpus"] += count - sum(counts.values())
@@ -228,6 +229,12 @@ def world_chats(run: Run, count: int, seed: str) -> list[Row]:
             world, run.prompts, world.entities["person"], counts["reading"], rng.randrange(2**32)
         ),
         "checking": lessons.checking(world, counts["checking"], rng.randrange(2**32)),
+        "comparing": [
+            Lesson(({"role": "user", "content": lesson.context},), lesson.answer)
+            for lesson in exercises.comparing(
+                vocabulary.words(world), counts["comparing"], rng.randrange(2**32)
+            )
+        ],
     }
     ask: list[Message] = [{"role": "user", "content": "Facts:"}]
     rows = [_example("general", f"corpus-{i}", ask, text) for i, text in enumerate(texts[: counts["corpus"]])]
