@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import difflib
 import logging
+from pathlib import Path
 from typing import Any
 
 import lm_eval
 from lm_eval.tasks import TaskManager
 
+import ske_tasks
 from ske_models.errors import UserError
 from ske_models.lm_eval import SKEExplicitLM
 from ske_models.pipeline import Answer
 from training import card
 from training.files import read_json, write_json, write_jsonl
 from training.run import Run
+
+TASKS = str(Path(ske_tasks.__file__).parent / "tasks")
 
 
 def run(run: Run, n: int) -> dict[str, Any]:
@@ -33,7 +37,9 @@ def run(run: Run, n: int) -> dict[str, Any]:
     missing = [pair for pair in pairs if not files[pair].is_file()]
     if missing:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)  # else pages of remarks on each task
-        tasks = TaskManager()
+        # lm-eval's own tasks are thousands of files, which take longer to index than small ones to run
+        ours = all(task.startswith("ske_") for task in settings.tasks)
+        tasks = TaskManager(include_path=TASKS if ours else None, include_defaults=not ours)
         _check(settings.tasks, tasks)
         model = SKEExplicitLM(
             backend=settings.backend,
