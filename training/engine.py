@@ -79,8 +79,8 @@ class CheckpointEngine(LMEvalEngine):
 def load_engine(run: Run, n: int) -> list[CheckpointEngine]:
     """Engines with M`n` in them: one for each of `generation.endpoints`, else a single one.
 
-    Raises UserError: no such checkpoint or backend, an argument that the backend does not know, endpoints for
-    a backend that has none or none for one that needs them.
+    Raises UserError: no such checkpoint or backend, no chat template, an argument that the backend does not
+    know, endpoints for a backend that has none or none for one that needs them.
     """
     generation = run.recipe.generation
     one_of("generation.backend", generation.backend, sorted(set(model_registry) - {"ske_explicit"}))
@@ -99,6 +99,8 @@ def load_engine(run: Run, n: int) -> list[CheckpointEngine]:
             args.setdefault("batch_size", "auto")  # lm-eval's default of 1 sends one prompt at a time
         args["pretrained"] = str(folder)
         inner = load(model_class, generation.backend, args, ())
+        if inner.chat_template(True) is None:
+            raise UserError(f"{folder}: has no chat template; start from a chat model")
         return [CheckpointEngine(inner, run.recipe, str(folder))]
     if not generation.endpoints:
         raise UserError(

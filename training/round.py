@@ -106,7 +106,8 @@ def locked(folder: Path) -> Iterator[None]:
 def _begin(run: Run) -> None:
     """The recipe and M0 into the folder. What is done must have been done by this recipe.
 
-    Raises UserError for what would stop the run hours later: no such prompt set, no key, no M0.
+    Raises UserError for what would stop the run hours later: no such prompt set, no key, no M0, or
+    one without a chat template.
     """
     judge.check(run.recipe)
     for n in range(run.rounds + 1):
@@ -120,8 +121,26 @@ def _begin(run: Run) -> None:
     source = _download(name, run.recipe.model.revision) if name != "embedded" else embedded.path()
     if name == "embedded":
         embedded.verify(source)
+    else:
+        _check_chat(source)
     start.unlink(missing_ok=True)
     start.symlink_to(source.resolve())
+
+
+def _check_chat(folder: Path) -> None:
+    """Raises UserError if there is no chat model in a folder."""
+    from transformers import AutoTokenizer
+
+    from training.examples import end_of_turn
+
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model.checkpoint: {folder}: no config.json in it, so no model; name another one")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model.checkpoint: {folder}: its tokenizer cannot be loaded: {reason}") from error
+    end_of_turn(tokenizer)
 
 
 def _download(name: str, revision: str | None) -> Path:
@@ -141,6 +160,9 @@ def _go(run: Run, rounds: list[int], until: str | None) -> None:
     if run.recipe.model.base or 1 in rounds:
         for stage in stages.of_round(run, 0):
             _do(stage, run, 0)
+            if stage.name == until == stages.BASE.name:
+                console.print("stopped after base; without --until it goes on")
+                return
     for n in rounds:
         for stage in stages.of_round(run, n):
             _do(stage, run, n)
