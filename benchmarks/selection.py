@@ -29,8 +29,9 @@ import yaml
 
 from ske_models.errors import UserError
 from ske_tasks.intervals import Interval, interval
-from training import recipe
-from training.files import read_json, read_jsonl, write_json, write_jsonl
+from training import launch, recipe, stages
+from training.files import read_json, read_jsonl, write_json
+from training.run import Run
 
 ROOT = Path(__file__).parent.parent
 Settings = dict[str, Any]
@@ -64,55 +65,51 @@ def write_recipe(arm: str, seed: int, task: str, file: Path) -> None:
 
 
 def run_arm(arm: str, seed: int, folder: Path, task: str) -> None:
-    """All that is missing of one arm; `self` must be there before the others."""
+    """All that is missing of one arm; `self` must be there before the others, which evaluate M4 alone."""
     here, itself = folder / f"{arm}-{seed}", folder / f"self-{seed}"
     if (here / "done").is_file():
         return
     file = folder / "recipes" / f"{arm}-{seed}.yaml"
     write_recipe(arm, seed, task, file)
-    command = [sys.executable, str(ROOT / "training" / "round.py"), "--recipe", str(file), "--run", str(here)]
-    if arm == "cot":
-        _train_as_cot(here, itself, file)
-    elif arm != "self":
-        if not (here / "M1").exists():
-            here.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(itself / "M0", here / "M0", dirs_exist_ok=True)
-            shutil.copytree(itself / "round1", here / "round1", dirs_exist_ok=True)
-            (here / "round1" / "evaluate.json").unlink(missing_ok=True)
-            shutil.copytree(itself / "M1", here / "M1")
-        command += ["--rounds", "2-4"]
-    if arm != "cot":
-        log = (folder / f"{arm}-{seed}.log").open("w")
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            raise UserError(f"{arm}, seed {seed}: ended with status {done.returncode}; see {log.name}")
+    if arm == "self":
+        script = str(ROOT / "training" / "round.py")
+        _process([sys.executable, script, "--recipe", str(file), "--run", str(here)], here)
+    else:
+        run = Run(here, recipe.load(str(file)))
+        here.mkdir(parents=True, exist_ok=True)
+        write_json(here / "recipe.json", run.recipe.model_dump(mode="json"))
+        _copy(itself, here, arm)
+        given = ("questions", "synthesize", "judge", "select") if arm == "cot" else ()
+        for n in range(1 if arm == "cot" else 2, run.rounds + 1):
+            for stage in stages.of_round(run, n):
+                wanted = stage.name not in given and (stage.name != "evaluate" or n == run.rounds)
+                if wanted and not stages.is_done(stage, run, n):
+                    own = [sys.executable, "-m", f"training.{stage.module}", str(here), str(n)]
+                    _process(launch.command(run, n, stage) if stage.name == "sft" else own, here)
     (here / "done").touch()
 
 
-def _train_as_cot(here: Path, itself: Path, file: Path) -> None:
-    """Each round's kept data of `self` as CoT texts: mix, SFT and evaluation only, from the same M0."""
-    from training import launch, stages
-    from training.run import Run
-
-    here.mkdir(parents=True, exist_ok=True)
+def _copy(itself: Path, here: Path, arm: str) -> None:
+    """What an arm shares with `self`: M0, and round 1 with M1, or (cot) what was kept in every round."""
     if not (here / "M0").exists():
         shutil.copytree(itself / "M0", here / "M0")
-    run = Run(here, recipe.load(str(file)))
-    write_json(here / "recipe.json", run.recipe.model_dump(mode="json"))
-    log = here.with_suffix(".log").open("w")
-    for n in range(1, run.rounds + 1):
-        run.round(n).mkdir(exist_ok=True)
-        for name in ("questions", "written", "scores", "kept"):
-            rows = read_jsonl(itself / f"round{n}" / f"{name}.jsonl")
-            write_jsonl(run.round(n) / f"{name}.jsonl", rows)
-        for stage in (stages.BY_NAME[name] for name in ("mix", "sft", "evaluate")):
-            if stages.is_done(stage, run, n):
-                continue
-            own = [sys.executable, "-m", f"training.{stage.module}", str(here), str(n)]
-            command = launch.command(run, n, stage) if stage.name == "sft" else own
-            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-            if done.returncode:
-                raise UserError(f"cot: {stage.name} ended with status {done.returncode}; see {log.name}")
+    if arm == "cot":
+        for kept in itself.glob("round*/*.jsonl"):
+            if kept.stem in ("questions", "written", "scores", "kept"):
+                (here / kept.parent.name).mkdir(exist_ok=True)
+                shutil.copy2(kept, here / kept.parent.name)
+    elif not (here / "M1").exists():
+        shutil.copytree(itself / "round1", here / "round1", dirs_exist_ok=True)
+        shutil.copytree(itself / "M1", here / "M1")
+
+
+def _process(command: list[str], here: Path) -> None:
+    """Runs a command, its output into a log beside the run. Raises UserError if it fails."""
+    log = here.with_name(f"{here.name}.log")
+    with log.open("a") as output:
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise UserError(f"{here.name}: ended with status {done.returncode}; see {log}")
 
 
 def samples(folder: Path, arm: str, seed: int, k: int, task: str, method: str) -> list[dict[str, Any]]:
@@ -157,12 +154,12 @@ def table(folder: Path, seeds: list[int], task: str, arms: list[str]) -> str:
         before, now = ("self", k - 1, "explicit"), ("self", k, "explicit")
         cells.append(paired(folder, mine, now, before, task) if k else "")
         lines.append(f"| M{k} | {' | '.join(cells)} |")
-    lines += ["", "| rounds 2 to 4 by | seeds | M2 | M3 | M4 | self - it, M4 |", "|---|---|---|---|---|---|"]
+    lines += ["", "| rounds 2 to 4 by | seeds | M4 | self - it |", "|---|---|---|---|"]
     for arm in (arm for arm in arms if done[arm]):
         method = "cot" if arm == "cot" else "explicit"
-        cells = [str(over_seeds(folder, done[arm], (arm, k, method), task)) for k in range(2, last + 1)]
+        accuracy = over_seeds(folder, done[arm], (arm, last, method), task)
         gap = paired(folder, done[arm], ("self", last, "explicit"), (arm, last, method), task)
-        lines.append(f"| {arm} | {len(done[arm])} | {' | '.join(cells)} | {gap if arm != 'self' else ''} |")
+        lines.append(f"| {arm} | {len(done[arm])} | {accuracy} | {gap if arm != 'self' else ''} |")
     lines += ["", "Self-scoring against the oracle, both scores >= 8, all texts / distinct ones:", ""]
     lines += ["| round | texts | base rate | precision | recall |", "|---|---|---|---|---|"]
     for k in range(2, last + 1):
