@@ -229,7 +229,8 @@ def needs(stage: Stage, run: Run, n: int) -> None:
 
 def versions() -> dict[str, str]:
     """The libraries that are installed."""
-    found = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
+    dists = importlib.metadata.distributions()
+    found = {dist.metadata["Name"].lower().replace("_", "-"): dist.version for dist in dists}
     return {name: found[name] for name in LIBRARIES if name in found}
 
 
