@@ -22,10 +22,11 @@ from ske_models import embedded, prompts
 from ske_models.errors import UserError
 from ske_models.scores import read_score
 from ske_tasks.world import default_world, oracle, questions
-from training import judge, judge_world
+from training import judge
 from training.files import read_jsonl, write_json, write_jsonl
 from training.judge import Judged, judge_texts, neutralise, prompt
-from training.judge_endpoint import retry_after
+from training.judges import world as judge_world
+from training.judges.endpoint import retry_after
 from training.recipe import Recipe
 from training.run import Run
 

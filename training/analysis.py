@@ -21,10 +21,10 @@ from ske_models.errors import UserError
 from ske_tasks.intervals import Interval, interval
 from training.files import Row, read_jsonl, write_json, write_jsonl
 from training.judge import KINDS, Judged, judge_texts
-from training.judge_world import find
+from training.judges.world import find
 from training.recipe import WorldJudge
+from training.reporting.tables import Result, results, scale_mean
 from training.run import Run
-from training.tables import Result, results, scale_mean
 
 Means = dict[tuple[str, str], dict[int, Interval]]  # (task, kind) -> checkpoint -> mean score
 

@@ -2,11 +2,10 @@
 
     python -m training.judge runs/world 1      # round1/written.jsonl -> round1/scores.jsonl
 
-Who judges is a role of the recipe: `openai` (training/judge_openai.py), `world` (training/judge_world.py),
-or the model that wrote the texts (training/judge_self.py). A verdict without a clear score is asked for once
-more, sampled, so that a model that is asked greedily says something else, too; a reminder would get a bare
-score, and the next models learn from the critiques. What is then without a score is left out and counted.
-Equal texts are judged once.
+Who judges is a role of the recipe (`training/judges/`): `openai`, `world`, or the model that wrote the texts
+(`itself.py`). A verdict without a clear score is asked for once more, sampled, so that a model that is asked
+greedily says something else, too; a reminder would get a bare score, and the next models learn from the
+critiques. What is then without a score is left out and counted. Equal texts are judged once.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Judging:
 
     counts: asked (distinct texts), shared (verdicts taken from an equal text), asked_again, neutralised
     (distinct texts in whose prompt something was defused); of a model also tokens {"input", "output"}; of an
-    endpoint also usd, usd_unconfirmed and faults (training/judge_openai.py).
+    endpoint also usd, usd_unconfirmed and faults (training/judges/openai.py).
     """
 
     verdicts: list[Verdict]
@@ -70,7 +69,7 @@ class Judging:
 def check(recipe: Recipe) -> None:
     """Raises UserError if the recipe's judge cannot be asked, for want of a key."""
     if isinstance(recipe.judge, OpenAIJudge):
-        from training.judge_endpoint import key
+        from training.judges.endpoint import key
 
         key(recipe.judge)
 
@@ -121,19 +120,19 @@ def judge_texts(
     texts = [prompt(run.prompts, item) for item in distinct]
     spent: dict[str, Any] = {}
     if role == "self":
-        from training import judge_self
+        from training.judges import itself
 
-        verdicts, spent = judge_self.ask(run, n_checkpoint, texts, path, label)
+        verdicts, spent = itself.ask(run, n_checkpoint, texts, path, label)
     elif isinstance(run.recipe.judge, OpenAIJudge):
-        from training import judge_openai
+        from training.judges import openai as judge_openai
 
         stage = path.relative_to(run.folder).as_posix()
         book = run.folder / "judge.sqlite"
         verdicts, spent = judge_openai.ask(run.recipe.judge, texts, book, stage, label)
     else:
-        from training import judge_world
+        from training.judges import world
 
-        verdicts = [judge_world.judge(item.id, *item.content) for item in distinct]
+        verdicts = [world.judge(item.id, *item.content) for item in distinct]
     by_content = dict(zip(first, verdicts, strict=True))
     counts = {
         "asked": len(distinct),

@@ -2,8 +2,8 @@
 
     python -m training.report runs/world        # also prints the table M0 ... M4
 
-The numbers come from `training/tables.py`, the sections from `training/page.py`, the pictures from
-`training/plots.py`, the page is `training/report.html.j2`. What is not there yet is named.
+Numbers, sections, pictures and the page's template are in `training/reporting/`. What is not there yet
+is named.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ske_models.errors import UserError
-from training import page, tables
-from training.cells import cell
-from training.page_accuracy import NAMES, methods, tasks
+from training.reporting import page, tables
+from training.reporting.cells import cell
+from training.reporting.page_accuracy import NAMES, methods, tasks
 from training.run import Run
 
 PICTURES = ("accuracy", "scores", "agreement", "meta_skills", "times")
@@ -33,7 +33,7 @@ def run(run: Run) -> dict[str, Any]:
     Raises UserError if the disk is full or the folder cannot be written.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "reporting"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ske_models.errors import UserError
 from ske_tasks.world import default_world, oracle
 from training.files import Row, read_jsonl, write_jsonl
-from training.judge_world import find
+from training.judges.world import find
 from training.recipe import Select
 from training.run import Run
 

@@ -1,6 +1,6 @@
 """The sections of the report as plain tables and sentences; draws the pictures that belong to them.
 
-from training.page import content
+from training.reporting.page import content
 content(run)["progress"]        # "Rounds done: 1 and 2 of 4. Evaluated: M0, M1 and M2."
 """
 
@@ -12,18 +12,19 @@ from typing import Any
 import yaml
 
 from ske_tasks.intervals import Interval
-from training import analysis, page_accuracy, plots, tables
-from training.cells import NONE, by_checkpoint, listed, share, table
+from training import analysis
 from training.files import read_json, read_jsonl
 from training.recipe import OpenAIJudge
+from training.reporting import page_accuracy, plots, tables
+from training.reporting.cells import NONE, by_checkpoint, listed, share, table
+from training.reporting.tables import Results
 from training.run import Run
-from training.tables import Results
 
 Done = Mapping[tuple[int, str], dict[str, Any]]  # the record of each stage that is done, by (round, stage)
 
 
 def content(run: Run) -> dict[str, Any]:
-    """All that training/report.html.j2 shows but the pictures, which are drawn into the run's folder."""
+    """All that report.html.j2 shows but the pictures, which are drawn into the run's folder."""
     found, done = tables.results(run), tables.records(run)
     return {
         **_head(run, found, done),

@@ -1,6 +1,6 @@
 """The pictures of a run, as PNG files; every number in them also stands in the report's tables.
 
-from training.plots import accuracy
+from training.reporting.plots import accuracy
 accuracy(Path("accuracy.png"), "TinyWorld", accuracies(results(run)))
 """
 
@@ -17,7 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ske_tasks.intervals import Interval
-from training.tables import EXTRACTION
+from training.reporting.tables import EXTRACTION
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, darkened where it must be read on white.
 INK, QUIET, FAINT = "#1b1f24", "#6a737d", "#d8dde3"

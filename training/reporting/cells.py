@@ -1,6 +1,6 @@
 """Numbers as the report and the terminal show them.
 
-from training.cells import cell
+from training.reporting.cells import cell
 cell(Interval(55.24, 52.1, 58.0, 400))      # "55.2 [52.1, 58.0]"
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ske_tasks.intervals import Interval
-from training.tables import Series
+from training.reporting.tables import Series
 
 NONE = "–"
 

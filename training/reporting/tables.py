@@ -1,6 +1,6 @@
 """What a run's files say in numbers: accuracies and differences with intervals, the data, the costs.
 
-from training.tables import accuracies, results
+from training.reporting.tables import accuracies, results
 accuracies(results(run))["ske_world", "explicit"][4]        # M4
 
 Everything is read from what the stages left, so a run that is under way gives what there is so far.

@@ -1,6 +1,6 @@
 """The judge `self`: a checkpoint judges, greedily, by the engine that it writes with.
 
-from training.judge_self import ask
+from training.judges.itself import ask
 ask(run, 1, texts, run.round(2) / "scores.jsonl", "judge, round 2")
 """
 

@@ -1,6 +1,6 @@
 """The report's section on accuracy.
 
-from training.page_accuracy import section
+from training.reporting.page_accuracy import section
 section(run, results(run))["not_evaluated"]     # ["M3 is not evaluated yet.", ...]
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from training import plots, tables
-from training.cells import NONE, by_checkpoint, cell, listed, table
+from training.reporting import plots, tables
+from training.reporting.cells import NONE, by_checkpoint, cell, listed, table
+from training.reporting.tables import AVERAGE, EXTRACTION, Results, Series
 from training.run import Run
-from training.tables import AVERAGE, EXTRACTION, Results, Series
 
 NAMES = {"direct": "direct", "cot": "CoT", "explicit": "explicit", EXTRACTION: "knowledge right"}
 

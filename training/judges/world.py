@@ -1,6 +1,6 @@
 """The judge `world`: TinyWorld's oracle, which knows the truth about every question that the world can ask.
 
-from training.judge_world import find
+from training.judges.world import find
 find("Where was Tebok born?")
 """
 

@@ -26,8 +26,8 @@ from tqdm import tqdm
 from ske_models.errors import UserError
 from ske_models.knowledge import step_key
 from ske_models.scores import AGAIN, Verdict, read_verdict
-from training.judge_book import Book
-from training.judge_endpoint import Endpoint, FaultError, RefusedError
+from training.judges.book import Book
+from training.judges.endpoint import Endpoint, FaultError, RefusedError
 from training.recipe import OpenAIJudge
 
 IN_A_ROW = 50  # so many texts failed one after the other: the endpoint does not work

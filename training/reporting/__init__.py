@@ -1,0 +1,1 @@
+"""The numbers, pictures and page of `training/report.py`."""
