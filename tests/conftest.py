@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share: the real benchmarks' hub, and a tiny Llama made on the spot.
+"""Fixtures that several test modules share: the real benchmarks' hub, a tiny Llama, a small run of rounds.
 
 They are used by `pytest -q`.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from small_runs import Finished, command, small, write
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -116,3 +118,14 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run of two short rounds on TinyWorld, done in one go by the command, report included."""
+    folder = tmp_path_factory.mktemp("small")
+    recipe = write(folder / "small.yaml", small())
+    started = time.monotonic()
+    done = command("--recipe", recipe, "--run", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return Finished(folder / "run", recipe, time.monotonic() - started)
