@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from ske_models import embedded, prompts
 from ske_models.pipeline import Answer
 from ske_tasks.world import Fact, World, corpus, default_world, lessons, oracle, questions, task
-from ske_tasks.world.facts import RELATIONS, parse, parse_all
+from ske_tasks.world.facts import JOBS, RELATIONS, parse, parse_all
 
 WORLD = default_world()
 PROMPTS = prompts.load("world")
@@ -215,8 +215,28 @@ def test_results_carry_the_kind_the_trace_and_the_unanswered():
         "unanswered": 1.0,
     }
     assert "ske" not in doc
-    task.process_results(doc, [Answer("The answer is no.", {"method": "explicit"})])
-    assert doc["ske"] == {"method": "explicit"}
+    trace = {"method": "direct", "knowledge": None}
+    assert "extraction" not in task.process_results(doc, [Answer("The answer is no.", trace)])
+    assert doc["ske"] == trace
+
+
+def test_extraction_is_all_that_is_needed_and_nothing_false():
+    false = Fact(TWO_HOP.people[0], "job", next(job for job in JOBS if job != job_of(TWO_HOP.people[0])))
+    true = Fact(TWO_HOP.people[0], "job", job_of(TWO_HOP.people[0]))
+    for knowledge, right in [
+        (TWO_HOP.knowledge, 1.0),
+        (f"{true.text()} {TWO_HOP.knowledge}", 1.0),
+        (f"{TWO_HOP.knowledge} {false.text()}", 0.0),
+        (f"{TWO_HOP.knowledge} Hm.", 0.0),
+        (TWO_HOP.facts[0].text(), 0.0),
+        ("", 0.0),
+    ]:
+        answer = Answer("The answer is no.", {"knowledge": knowledge})
+        assert task.process_results(task.to_doc(TWO_HOP), [answer])["extraction"] == right
+
+
+def job_of(person: str) -> str:
+    return WORLD.table[person, "job"]
 
 
 def test_tokenizer_gives_every_text_back():
@@ -229,6 +249,7 @@ def test_tokenizer_gives_every_text_back():
             "question": row.question,
             "knowledge": row.knowledge,
             "reasoning": reasoning,
+            "passage": " ".join(fact.text(i) for i, fact in enumerate(row.facts[:4])),
             "ending": "",
         }
         used = prompts.TEMPLATES
