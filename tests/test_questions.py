@@ -295,7 +295,7 @@ def test_questions_from_passages_continue_window_by_window(tmp_path, monkeypatch
     """The embedded model has not learned to ask; what it writes is dropped and counted all the same."""
     whole = asking_run(tmp_path / "whole")
     counts = questions.run(whole, 1)
-    files = sorted(whole.round(1).glob("asked-*"))
+    files = sorted(whole.round(1).glob("asked-*.jsonl"))
     rows = [row for file in files for row in read_jsonl(file)]
     assert len({row["passage_id"] for row in rows}) == len(rows) > 2
     written = Counter(read_question(row["text"], row["truncated"])[1] for row in rows)
@@ -322,7 +322,7 @@ def test_questions_from_passages_continue_window_by_window(tmp_path, monkeypatch
         assert (killed.round(1) / name).read_bytes() == (whole.round(1) / name).read_bytes()
 
     questions.run(killed, 2)
-    later = [row for file in killed.round(2).glob("asked-*") for row in read_jsonl(file)]
+    later = [row for file in killed.round(2).glob("asked-*.jsonl") for row in read_jsonl(file)]
     assert later
     assert not {row["passage_id"] for row in later} & {row["passage_id"] for row in rows}
 

@@ -16,7 +16,7 @@ from ske_models.method import Question, Shot, answer_messages, knowledge_message
 from ske_models.prompts import PromptSet
 from training import questions, synthesize
 from training.engine import CheckpointEngine, load_engine
-from training.files import read_jsonl, write_jsonl
+from training.files import delete_parts, read_jsonl, write_jsonl
 from training.run import Run
 
 PROMPTS: PromptSet = prompts.load("default")
@@ -62,6 +62,8 @@ def test_a_killed_run_ends_with_the_same_texts_and_samples_differ(tmp_path, monk
     assert synthesize.run(killed, 1) == counts
     assert len(calls) == 6 + 8, "the first window was written again"
     assert written(killed) == written(whole)
+    assert list(killed.round(1).glob("*.parts-*")), "the stage is not noted as done yet"
+    delete_parts(killed.round(1))
     assert not list(killed.round(1).glob("*.parts-*"))
 
 

@@ -89,7 +89,7 @@ def status(run: Run) -> None:
             done["sft"] = done["base"]
         table.add_row(f"M{n}", *("" if name not in done else "done" if done[name] else "-" for name in names))
     Console().print(table)
-    print(f"{left} stages are left" if left else "everything is done")
+    print(f"stages left: {left}" if left else "everything is done")
 
 
 def show_counts(record: dict[str, Any], console: Console) -> None:
