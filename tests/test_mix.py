@@ -113,7 +113,7 @@ def test_later_rounds_draw_from_the_same_scorings_and_from_new_general_data(tmp_
         drawn.append({json.dumps(row["prompt"]) for row in rows if row["kind"] == "scoring"})
         drawn.append({json.dumps(row["completion"]) for row in rows if row["id"].startswith("corpus-")})
     assert drawn[0] == drawn[2]
-    assert len(drawn[1]) == 8
+    assert len(drawn[1]) == 20 * mix.WORLD_SHARES["corpus"] // 100
     assert not drawn[1] & drawn[3]
 
 
