@@ -23,7 +23,7 @@ from ske_models.errors import UserError
 from ske_models.scores import read_score
 from ske_tasks.world import default_world, oracle, questions
 from training import judge
-from training.files import read_jsonl, write_json, write_jsonl
+from training.files import delete_parts, read_jsonl, write_json, write_jsonl
 from training.judge import Judged, judge_texts, neutralise, prompt
 from training.judges import world as judge_world
 from training.judges.endpoint import retry_after
@@ -253,6 +253,7 @@ def test_a_checkpoint_judges_itself_and_says_the_same_again(tmp_path):
         ]
         judging = judge_texts(run, "self", 0, items, run.round(1) / "scores.jsonl", "judge")
         results.append(judging)
+        delete_parts(run.round(1))
         assert sorted(path.name for path in run.round(1).iterdir()) == ["written.jsonl"]
     assert results[0] == results[1]
     verdicts, counts = results[0].verdicts, results[0].counts
