@@ -1,4 +1,4 @@
-"""What every speed benchmark prints and checks in: its table, and where, with what and on how much it was measured.
+"""What every speed benchmark prints and checks in: its table, and where and with what it was measured.
 
 from benchmarks.report import interleaved, publish
 """
