@@ -26,6 +26,9 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
+# Dozens of processes import torch: each would compile it anew (10 s) if none may keep what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 UV := .venv/bin/uv pip
