@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from opencompass.utils.prompt import PromptList
 from ske_models.errors import UserError
 from ske_models.lineage import NOT_IDENTITY, owner
 from ske_models.method import Message
-from ske_models.pipeline import Request, Settings
+from ske_models.pipeline import Done, Request, Settings
 
 ROLES = {"system": "SYSTEM", "user": "HUMAN", "assistant": "BOT"}  # ours: OpenCompass'
 # What is in an OpenCompass model config and has no influence on the text, besides lineage.NOT_IDENTITY.
@@ -111,7 +111,7 @@ class OpenCompassEngine:
             return messages[-1]["content"]
         return PromptList([{"role": ROLES[m["role"]], "prompt": m["content"]} for m in messages])
 
-    def generate(self, requests: Sequence[Request], done: Callable[[int, str], None]) -> list[str]:
+    def generate(self, requests: Sequence[Request], done: Done) -> list[str]:
         # One call has one limit and one set of stop strings, and the two steps have their own.
         groups: dict[str, list[int]] = {}
         for index, request in enumerate(requests):

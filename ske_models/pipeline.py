@@ -1,8 +1,9 @@
 """Runs questions through the steps of a method over any batch `generate`. No harness is known here.
 
 Each distinct prompt is generated once; what the store has is not generated again; what is generated is
-stored the moment it is finished. There is no barrier between the steps: call i carries step 1 of window
-i + 1 together with step 2 of window i, so an engine with continuous batching stays full.
+stored the moment it is finished. There is no barrier between the steps: a question's answer can be asked for
+the moment its knowledge is there. An engine that takes requests while it runs has both steps in one call, and
+is full until the end; for any other, call i carries step 1 of window i + 1 and step 2 of window i.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from ske_models.knowledge import KnowledgeFile, Store, step_key
 from ske_models.method import METHODS, Layout, Message, Question, answer_messages, knowledge_messages
 from ske_models.prompts import PromptSet
 
 Settings = Mapping[str, Any]  # sampling settings in the engine's own words
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,36 @@ class Request:
     origin: Any
 
 
+class Reply(str):
+    """A text from an engine that says how long it is. None: it does not say, and the text is counted.
+
+    tokens, prompt_tokens: of the text and of its prompt; cached_tokens: of its prompt, those that the engine
+    had in its prefix cache. truncated: it reached its token limit.
+    """
+
+    tokens: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    truncated: bool | None = None
+
+
+Done = Callable[[int, str], Sequence[Request]]
+
+
 class Engine(Protocol):
     """What an adapter brings: the harness' backend, seen from here."""
 
     def render(self, messages: Sequence[Message], chat: bool) -> Any:
         """The prompt of a conversation (`chat`) or of one plain text; JSON can hold it."""
 
-    def generate(self, requests: Sequence[Request], done: Callable[[int, str], None]) -> list[str]:
-        """The texts, in order. May call `done(index, text)` for each as early as it is finished."""
+    def generate(self, requests: Sequence[Request], done: Done) -> list[str]:
+        """The texts, in order; plain ones or `Reply`.
+
+        May call `done(index, text)` as early as one is there. What that returns can be asked from then on: an
+        engine that takes new requests while it runs appends them to the others (so their indices follow) and
+        returns their texts, too; it should prefer those of the later step, whose prompts its cache may have.
+        Any other engine is given them in the next call.
+        """
 
     def count_tokens(self, text: Any) -> int | None:
         """Tokens of a prompt or a text; None where the backend cannot tell."""
@@ -52,19 +76,20 @@ class StepCounts:
     """What a step cost, over all calls of a run.
 
     truncated, unknown_length: of all texts that were not taken from a knowledge file.
-    prompt_tokens, output_tokens, seconds: of what was generated in this run. Seconds are the wall time
-    of the engine's calls; a call that carried both steps is shared out by their tokens.
+    prompt_tokens, cached_tokens, output_tokens, seconds: of what was generated in this run. Seconds are the
+    wall time of the engine's calls; a call that carried both steps is shared out by their tokens.
     """
 
     asked: int = 0  # texts of this step that were needed
     generated: int = 0  # prompts that the engine was given
-    shared: int = 0  # the same prompt as another one's in the same call
+    shared: int = 0  # the same prompt as another one's that was generated in the same run
     reused: int = 0  # found in the store
     from_file: int = 0  # taken from the knowledge file, as the model had written it
     edited: int = 0  # taken from the knowledge file, edited
     truncated: int = 0  # reached the token limit
     unknown_length: int = 0  # the backend cannot tell whether the limit was reached
     prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompts' tokens, as far as the engine tells
     output_tokens: int = 0
     seconds: float = 0.0
 
@@ -111,7 +136,7 @@ class Answer(str):
 class Pipeline:
     """A method with its prompts over one engine and one store. Counts add up over all calls of `run`.
 
-    window: how many questions a call of the engine carries of each step.
+    window: how many questions are in their first step at a time, at most; twice as many are in any.
     """
 
     engine: Engine
@@ -134,26 +159,13 @@ class Pipeline:
     def run(self, items: Sequence[Item]) -> list[Answer]:
         """The answers, in the order of `items`. Raises UserError if the knowledge file fits no question."""
         self._check_file(items)
-        windows = [items[start : start + self.window] for start in range(0, len(items), self.window)]
-        answers: list[Answer] = []
-        ready: list[tuple[Item, Written | None]] = []  # questions whose answer is next
-        if not self.writes_knowledge:
-            for window in windows:
-                answers += self._call([], [(item, None) for item in window])[1]
-            return answers
-        for window in [*windows, []]:
-            knowledge, written = self._call(window, ready)
-            answers += written
-            ready = list(zip(window, knowledge, strict=True))
-        return answers
+        steps = ("knowledge", "answer") if self.writes_knowledge else ("answer",)
+        return _Flow(self, items, steps, self._answer).run()
 
     def write_knowledge(self, items: Sequence[Item]) -> list[Written]:
         """Step 1 alone, for answers that the harness gets by other means (log-likelihood)."""
         self._check_file(items)
-        knowledge: list[Written] = []
-        for start in range(0, len(items), self.window):
-            knowledge += self._call(items[start : start + self.window], [])[0]
-        return knowledge
+        return _Flow(self, items, ("knowledge",), lambda _, written: written).run()
 
     def report(self) -> dict[str, Any]:
         """What goes into a result: method, layout, prompts, counts of the steps."""
@@ -190,63 +202,29 @@ class Pipeline:
         if self.knowledge_file is not None and items:
             self.knowledge_file.check_used(item.question.text for item in items)
 
-    def _call(
-        self, fresh: Sequence[Item], ready: Sequence[tuple[Item, Written | None]]
-    ) -> tuple[list[Written], list[Answer]]:
-        """One call of the engine: knowledge for the `fresh` questions, answers for the `ready` ones."""
-        requests = [self._knowledge_request(item) for item in fresh]
-        requests += [self._answer_request(item, known) for item, known in ready]
-        written = self._write(requests)
-        answers = zip(ready, written[len(fresh) :], strict=True)
-        return written[: len(fresh)], [
-            Answer(answer.text, self.trace(known, answer)) for (_, known), answer in answers
-        ]
+    def _answer(self, known: Written | None, written: Written) -> Answer:
+        return Answer(written.text, self.trace(known, written))
 
-    def _knowledge_request(self, item: Item) -> Request:
-        messages = knowledge_messages(item.question, self.prompts)
-        prompt = self.engine.render(messages, item.question.chat)
-        limit, question = self.knowledge_limit, item.question.text
-        return Request("knowledge", prompt, self.knowledge_settings, limit, question, item.origin)
+    def request(self, step: str, item: Item, known: Written | None) -> Request:
+        """What the engine is asked in a step of an item, `known` being its knowledge."""
+        question, settings, limit = item.question, item.settings, item.limit
+        if step == "knowledge":
+            messages = knowledge_messages(question, self.prompts)
+            settings, limit = self.knowledge_settings, self.knowledge_limit
+        else:
+            knowledge = known.text if known else None
+            messages = answer_messages(question, self.prompts, self.method, self.layout, knowledge)
+        prompt = self.engine.render(messages, question.chat)
+        return Request(step, prompt, settings, limit, question.text, item.origin)
 
-    def _answer_request(self, item: Item, known: Written | None) -> Request:
-        knowledge = known.text if known else None
-        messages = answer_messages(item.question, self.prompts, self.method, self.layout, knowledge)
-        prompt = self.engine.render(messages, item.question.chat)
-        return Request("answer", prompt, item.settings, item.limit, item.question.text, item.origin)
-
-    def _write(self, requests: Sequence[Request]) -> list[Written]:
-        """The texts of one call: from the knowledge file, the store, an equal request, or the engine."""
-        keys = [self._key(request) for request in requests]
-        found = [self._look_up(request, key) for request, key in zip(requests, keys, strict=True)]
-        first: dict[str, int] = {}  # key -> the request that is generated for all of that key
-        missing = [
-            index
-            for index, key in enumerate(keys)
-            if found[index] is None and (key is None or first.setdefault(key, index) == index)
-        ]
-        for index, new in zip(missing, self._generate(requests, keys, missing), strict=True):
-            found[index] = new
-        written: list[Written] = []
-        for request, key, own in zip(requests, keys, found, strict=True):
-            count = self.counts[request.step]
-            count.asked += 1
-            text = own
-            if text is None:
-                assert key is not None
-                text = written[first[key]]
-                count.shared += 1
-            if text.source not in ("file", "edited"):
-                count.truncated += text.truncated is True
-                count.unknown_length += text.truncated is None
-            written.append(text)
-        return written
-
-    def _key(self, request: Request) -> str | None:
+    def key(self, request: Request) -> str | None:
+        """The store's; None for a text that is neither shared nor stored."""
         if self.engine.sampled(request.settings):
             return None
         return step_key(request.step, request.prompt, request.settings)
 
-    def _look_up(self, request: Request, key: str | None) -> Written | None:
+    def look_up(self, request: Request, key: str | None) -> Written | None:
+        """A text that need not be generated: from the knowledge file, or from the store."""
         count = self.counts[request.step]
         if self.knowledge_file is not None and request.step == "knowledge":
             given = self.knowledge_file.get(request.question)
@@ -260,39 +238,145 @@ class Pipeline:
         count.reused += 1
         return self._measured(request, text, "store")
 
-    def _generate(
-        self, requests: Sequence[Request], keys: Sequence[str | None], missing: Sequence[int]
-    ) -> list[Written]:
-        """Has the engine write the missing texts; each is stored when it is done, and counted."""
-        if not missing:
-            return []
-        asked = [requests[index] for index in missing]
-        stored: set[int] = set()
-
-        def done(position: int, text: str) -> None:
-            key, request = keys[missing[position]], asked[position]
-            if key is not None and position not in stored:
-                stored.add(position)
-                self.store.put(key, request.step, self.prompts.hash, request.question, text)
-
-        started = time.monotonic()
-        texts = self.engine.generate(asked, done)
-        seconds = time.monotonic() - started
-        written: list[Written] = []
-        work = dict.fromkeys(self.counts, 0)  # tokens of each step, to share out the seconds
-        for position, (request, text) in enumerate(zip(asked, texts, strict=True)):
-            done(position, text)
-            written.append(self._measured(request, text, "generated"))
-            count = self.counts[request.step]
-            sent, wrote = self.engine.count_tokens(request.prompt) or 0, written[-1].tokens or 0
-            count.generated += 1
-            count.prompt_tokens += sent
-            count.output_tokens += wrote
-            work[request.step] += max(sent + wrote, 1)
-        for step, tokens in work.items():
-            self.counts[step].seconds += seconds * tokens / sum(work.values())
-        return written
+    def take(self, request: Request, key: str | None, text: str) -> tuple[Written, int]:
+        """Stores and counts a new text; also its cost: tokens of prompt and text, at least 1."""
+        if key is not None:
+            self.store.put(key, request.step, self.prompts.hash, request.question, text)
+        written, count = self._measured(request, text, "generated"), self.counts[request.step]
+        sent = text.prompt_tokens if isinstance(text, Reply) else None
+        if sent is None:
+            sent = self.engine.count_tokens(request.prompt) or 0
+        wrote = written.tokens or 0
+        count.generated += 1
+        count.prompt_tokens += sent
+        count.cached_tokens += (text.cached_tokens or 0) if isinstance(text, Reply) else 0
+        count.output_tokens += wrote
+        return written, max(sent + wrote, 1)
 
     def _measured(self, request: Request, text: str, source: str) -> Written:
-        tokens = self.engine.count_tokens(text)
-        return Written(text, source, tokens, None if tokens is None else tokens >= request.limit)
+        tokens, truncated = (text.tokens, text.truncated) if isinstance(text, Reply) else (None, None)
+        if tokens is None:
+            tokens = self.engine.count_tokens(text)
+        if truncated is None and tokens is not None:
+            truncated = tokens >= request.limit
+        return Written(str(text), source, tokens, truncated)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the engine is asked for an item. `key`: as the store's."""
+
+    index: int
+    request: Request
+    key: str | None
+
+
+class _Flow(Generic[Result]):
+    """Some items on their way through the `steps` of a pipeline; `finish(knowledge, text)` makes a result.
+
+    At most `window` items are in their first step, and twice as many in any.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        items: Sequence[Item],
+        steps: Sequence[str],
+        finish: Callable[[Written | None, Written], Result],
+    ) -> None:
+        self.pipeline = pipeline
+        self.items = items
+        self.steps = steps
+        self.finish = finish
+        self.next = 0  # the first item that nothing was asked for
+        self.fresh = 0  # items in their first step
+        self.open = 0  # items in any step
+        self.known: dict[int, Written] = {}  # of the open items
+        self.results: dict[int, Result] = {}
+        # by key: who waits for a text that is being generated, or the text
+        self.texts: dict[str, list[int] | Written] = {}
+        self.call: list[_Asked | None] = []  # what the engine is asked; None: done
+        self.work: dict[str, int] = {}  # tokens of each step in this call, to share out its seconds
+
+    def run(self) -> list[Result]:
+        """The results, in the items' order."""
+        counts, engine = self.pipeline.counts, self.pipeline.engine
+        self.call = [*self._more()]
+        while self.call:
+            self.work = dict.fromkeys(counts, 0)
+            asked = [asked.request for asked in self.call if asked]
+            started = time.monotonic()
+            texts = engine.generate(asked, self._done)
+            seconds = time.monotonic() - started
+            assert len(texts) >= len(asked)
+            for position, text in enumerate(texts):
+                self._done(position, text)
+            for step, tokens in self.work.items():
+                counts[step].seconds += seconds * tokens / sum(self.work.values())
+            self.call = self.call[len(texts) :]  # what the engine has not taken yet
+        return [self.results[index] for index in range(len(self.items))]
+
+    def _done(self, position: int, text: str) -> list[Request]:
+        """A text is there: passes it on, and returns what can be asked now."""
+        asked = self.call[position]
+        if asked is None:
+            return []
+        self.call[position] = None
+        step = asked.request.step
+        written, tokens = self.pipeline.take(asked.request, asked.key, text)
+        self.work[step] += tokens
+        items = [asked.index]
+        if asked.key is not None:
+            waiting, self.texts[asked.key] = self.texts[asked.key], written
+            assert isinstance(waiting, list)
+            items += waiting
+        new = [follow for index in items for follow in self._pass_on(step, index, written)]
+        new += self._more()
+        self.call += new
+        return [follow.request for follow in new]
+
+    def _more(self) -> list[_Asked]:
+        """The first step of so many further items that the windows are full."""
+        new: list[_Asked] = []
+        window = self.pipeline.window
+        while self.next < len(self.items) and self.fresh < window and self.open < 2 * window:
+            self.next += 1
+            self.fresh += 1
+            self.open += 1
+            new += self._ask(self.steps[0], self.next - 1)
+        return new
+
+    def _ask(self, step: str, index: int) -> list[_Asked]:
+        """The text of a step of an item is needed: what to ask the engine, also for what comes of it."""
+        pipeline = self.pipeline
+        count = pipeline.counts[step]
+        count.asked += 1
+        request = pipeline.request(step, self.items[index], self.known.get(index))
+        key = pipeline.key(request)
+        same = None if key is None else self.texts.get(key)
+        if same is not None:
+            count.shared += 1
+            if isinstance(same, Written):
+                return self._pass_on(step, index, same)
+            same.append(index)
+            return []
+        found = pipeline.look_up(request, key)
+        if found is not None:
+            return self._pass_on(step, index, found)
+        if key is not None:
+            self.texts[key] = []
+        return [_Asked(index, request, key)]
+
+    def _pass_on(self, step: str, index: int, written: Written) -> list[_Asked]:
+        """An item has the text of a step: its next step, or its result."""
+        if written.source not in ("file", "edited"):
+            count = self.pipeline.counts[step]
+            count.truncated += written.truncated is True
+            count.unknown_length += written.truncated is None
+        self.fresh -= step == self.steps[0]
+        if step != self.steps[-1]:
+            self.known[index] = written
+            return self._ask(self.steps[-1], index)
+        self.open -= 1
+        self.results[index] = self.finish(self.known.pop(index, None), written)
+        return []

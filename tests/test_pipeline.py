@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,13 +74,42 @@ def store(tmp_path):
 def test_step_1_of_a_window_goes_with_step_2_of_the_one_before(store):
     engine = InstantEngine()
     pipeline(engine, store, window=4).run(items(10))
-    knowledge, answer = "knowledge", "answer"
-    assert engine.calls == [
-        [knowledge] * 4,
-        [knowledge] * 4 + [answer] * 4,
-        [knowledge] * 2 + [answer] * 4,
-        [answer] * 2,
+    assert [Counter(call) for call in engine.calls] == [
+        {"knowledge": 4},
+        {"knowledge": 4, "answer": 4},
+        {"knowledge": 2, "answer": 4},
+        {"answer": 2},
     ]
+
+
+class ContinuousEngine(InstantEngine):
+    """Takes new requests while it runs, answers first."""
+
+    def generate(self, requests, done):
+        asked, texts, waiting = list(requests), {}, list(range(len(requests)))
+        self.calls.append([])
+        while waiting:
+            index = min(waiting, key=lambda index: (asked[index].step, index))
+            waiting.remove(index)
+            self.prompts.append(asked[index].prompt)
+            self.calls[-1].append(asked[index].step)
+            texts[index] = f"text {hash(asked[index].prompt)}"
+            new = done(index, texts[index])
+            waiting += range(len(asked), len(asked) + len(new))
+            asked += new
+        return [texts[index] for index in range(len(asked))]
+
+
+def test_an_engine_that_takes_requests_while_it_runs_is_called_once(store):
+    expected = pipeline(InstantEngine(), Store(None, OWNER)).run(items(10) + items(3))
+    engine = ContinuousEngine()
+    run = pipeline(engine, store, window=2)
+    assert run.run(items(10) + items(3)) == expected
+    assert engine.calls == [["knowledge", "answer"] * 10]
+    assert (run.counts["answer"].generated, run.counts["answer"].shared) == (10, 3)
+    again = ContinuousEngine()
+    assert pipeline(again, store, window=2).run(items(10)) == expected[:10]
+    assert again.calls == []
 
 
 @pytest.mark.parametrize("window", [1, 3, 100])
