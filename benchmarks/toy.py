@@ -4,8 +4,8 @@
 
 4 million parameters, fp32, heads of 32 (which vLLM for CPU can do), 4,096 positions, and a byte-level BPE
 tokenizer of 4,096 tokens trained on the benchmarks' own questions. What it writes means nothing, but has the
-form of written text: whole words, which are tokenized again to the same tokens, and lengths that differ
-(about geometric, 100 tokens in the mean), so that an engine has stragglers to wait for as it has with any model.
+form of text: whole words, which are tokenized again to the same tokens, and lengths that differ, so that an
+engine has stragglers to wait for as with any model.
 """
 
 from __future__ import annotations
