@@ -11,9 +11,10 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, CacheHook, TemplateLM
 
+from ske_models.continuous import Continuous
 from ske_models.errors import UserError
 from ske_models.method import Message
-from ske_models.pipeline import Request, Settings
+from ske_models.pipeline import Done, Request, Settings
 
 
 class _StepHook(CacheHook):
@@ -36,7 +37,7 @@ class LMEvalEngine:
 
     def __init__(self, inner: LM, quiet: bool = False) -> None:
         self.inner = inner
-        self.quiet = {"disable_tqdm": True} if quiet else {}
+        self.quiet = quiet
 
     def render(self, messages: Sequence[Message], chat: bool) -> Any:
         if not chat:
@@ -44,7 +45,9 @@ class LMEvalEngine:
         continues = messages[-1]["role"] == "assistant"
         return self.inner.apply_chat_template(list(messages), add_generation_prompt=not continues)
 
-    def generate(self, requests: Sequence[Request], done: Callable[[int, str], None]) -> list[str]:
+    def generate(self, requests: Sequence[Request], done: Done) -> list[str]:
+        if isinstance(self.inner, Continuous):
+            return self.inner.write(requests, done, self.quiet)
         by_prompt: dict[Any, list[int]] = {}
         for index, request in enumerate(requests):
             by_prompt.setdefault(request.prompt, []).append(index)
@@ -56,7 +59,7 @@ class LMEvalEngine:
         self.inner.set_cache_hook(_StepHook(finished))
         texts = self.inner.generate_until(
             [instance(r.origin, "generate_until", (r.prompt, dict(r.settings))) for r in requests],
-            **self.quiet,
+            **({"disable_tqdm": True} if self.quiet else {}),
         )
         self.inner.set_cache_hook(CacheHook(None))
         return texts
@@ -80,12 +83,16 @@ def instance(origin: Instance, request_type: Any, arguments: tuple) -> Instance:
 
 
 def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequence[str]) -> LM:
-    """The backend with its model in it.
+    """The backend with its model in it; vLLM as in `lm_eval_vllm`.
 
-    Raises UserError if the model cannot be had or an argument is unknown.
+    Raises UserError if the model or vLLM cannot be had, or an argument is unknown.
 
     ours: the arguments that whoever calls this takes itself, to be named with an unknown one.
     """
+    if backend == "vllm" and int(args.get("data_parallel_size", 1)) == 1:
+        from ske_models.lm_eval_vllm import ContinuousVLLM
+
+        model_class = ContinuousVLLM
     try:
         return model_class.create_from_arg_obj(args)
     except OSError as error:
