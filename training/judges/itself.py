@@ -71,7 +71,7 @@ def _write(engine: CheckpointEngine, window: Sequence[str], *seed: str | int) ->
     chats = [engine.render([{"role": "user", "content": text}], chat=True) for text in window]
     requests = [Request("judge", chat, settings, limit, "", origin) for chat in chats]
     rows = []
-    for request, text in zip(requests, engine.generate(requests, lambda *_: None), strict=True):
+    for request, text in zip(requests, engine.generate(requests, lambda *_: ()), strict=True):
         wrote = engine.count_tokens(text)
         rows.append(
             {
