@@ -90,7 +90,7 @@ def ask(run: Run, n: int, path: Path, passages: list[str]) -> list[Row]:
             origin = Instance("generate_until", {"passage": passage}, ("", {}), 0)
             requests.append(Request("question", prompt, settings, limit, passage, origin))
         rows = []
-        for passage, text in zip(window, engine.generate(requests, lambda *_: None), strict=True):
+        for passage, text in zip(window, engine.generate(requests, lambda *_: ()), strict=True):
             tokens = engine.count_tokens(text)
             truncated = None if tokens is None else tokens >= limit
             rows.append(
