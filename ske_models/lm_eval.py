@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, CacheHook, TemplateLM
-from lm_eval.api.registry import get_model, model_registry
+from lm_eval.api.registry import model_registry
 from lm_eval.models.api_models import JsonChatStr, TemplateAPI
 from lm_eval.models.utils import normalize_gen_kwargs
 
@@ -31,11 +31,12 @@ from ske_models import embedded
 from ske_models.errors import UserError, at_least_one, one_of
 from ske_models.knowledge import KnowledgeFile, Store, cache_folder
 from ske_models.lineage import digest, owner
-from ske_models.lm_eval_engine import LMEvalEngine, instance, load
+from ske_models.lm_eval_engine import LMEvalEngine, backend_class, instance, load
 from ske_models.method import LAYOUTS, METHODS, Message, Question, answer_messages
 from ske_models.pipeline import Answer, Item, Pipeline, StepCounts, Written
 from ske_models.prompts import load as load_prompts
 
+WINDOW = 4096  # questions in step 1 at a time
 OURS = ("backend", "method", "prompts", "layout", "store", "knowledge", "max_knowledge_toks", "window")
 
 
@@ -61,7 +62,9 @@ class SKEExplicitLM(LM):
         keep nothing. Without it, a file in ~/.cache/ske-learn that belongs to this model alone.
     knowledge: a JSONL file with knowledge to use instead of asking for it (ske_models/knowledge.py).
     max_knowledge_toks: the token limit of the knowledge step; without it, the prompt set's.
-    window: how many questions a call of the backend carries of each step.
+    window: how many questions are in step 1 at a time; without it, WINDOW. A backend that takes new requests
+        while it runs (vLLM) is given as many of them as its KV cache holds, and is never empty in between;
+        vLLM with data_parallel_size loads its engines for every call, and so gets all questions at once.
 
     Raises UserError for whatever a user can get wrong, most of it before the model is loaded.
     """
@@ -75,7 +78,7 @@ class SKEExplicitLM(LM):
         store: str | None = None,
         knowledge: str | None = None,
         max_knowledge_toks: int | None = None,
-        window: int = 4096,
+        window: int | None = None,
         **backend_args: Any,
     ) -> None:
         super().__init__()
@@ -105,7 +108,7 @@ class SKEExplicitLM(LM):
             # lm-eval's default sends one prompt at a time: no continuous batching in vLLM
             backend_args |= {"batch_size": "auto"} if backend == "vllm" else {}
             backend_args |= {"batch_size": 64} if backend == "hf" and self.embedded else {}
-        model_class = get_model(backend)
+        model_class = backend_class(backend)
         served = issubclass(model_class, TemplateAPI)
         if served:
             # lm-eval would send an empty list of stop strings otherwise, which some servers refuse
@@ -132,7 +135,7 @@ class SKEExplicitLM(LM):
             },
             knowledge_limit=knowledge_limit,
             knowledge_file=knowledge_file,
-            window=window,
+            window=window or (sys.maxsize if backend_args.get("data_parallel_size", 1) != 1 else WINDOW),
         )
         self.report: dict[str, Any] = {}
         self._lines: dict[str, dict[tuple, dict[str, Any]]] = {}  # of other people's tasks, by task

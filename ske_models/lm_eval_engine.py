@@ -10,6 +10,7 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, CacheHook, TemplateLM
+from lm_eval.api.registry import get_model
 
 from ske_models.continuous import Continuous
 from ske_models.errors import UserError
@@ -82,6 +83,15 @@ def instance(origin: Instance, request_type: Any, arguments: tuple) -> Instance:
     return Instance(request_type, origin.doc, arguments, origin.idx, metadata=origin.metadata)
 
 
+def backend_class(backend: str) -> type[LM]:
+    """lm-eval's class of that name. Raises UserError if a package that it needs is not installed."""
+    try:
+        return get_model(backend)
+    except ImportError as error:
+        extra = "; pip install 'ske-learn[vllm]'" if backend == "vllm" else ""
+        raise UserError(f"backend={backend}: cannot be imported ({error}){extra}") from error
+
+
 def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequence[str]) -> LM:
     """The backend with its model in it; vLLM as in `lm_eval_vllm`.
 
@@ -95,6 +105,8 @@ def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequen
         model_class = ContinuousVLLM
     try:
         return model_class.create_from_arg_obj(args)
+    except ImportError as error:
+        raise UserError(f"backend={backend}: {error}") from error
     except OSError as error:
         where = args.get("pretrained") or args.get("model")
         raise UserError(f"backend={backend}: cannot load {where}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,162 @@
+"""vLLM, the real engine on the CPU, under `ske_explicit` and the training stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pytest
+from lm_eval.api.instance import Instance
+from lm_eval.tasks import TaskManager
+from test_questions import make_run
+
+from ske_models.errors import UserError
+from ske_models.knowledge import Store
+from ske_models.lm_eval import SKEExplicitLM
+from ske_models.lm_eval_engine import LMEvalEngine
+from training import questions, synthesize
+from training.files import read_jsonl
+from training.judges import itself
+
+pytest.importorskip("vllm")
+
+TASKS = Path(__file__).parent / "tasks"
+AT_ONCE = 4
+ENGINE = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": AT_ONCE, "block_size": 32}
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_llama) -> Any:
+    """The engine, loaded once: it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        yield SKEExplicitLM(backend="vllm", pretrained=str(tiny_llama), store="none", **ENGINE).inner
+
+
+@pytest.fixture
+def model(loaded, tiny_llama, tmp_path, monkeypatch):
+    """Makes a `ske_explicit` over the one engine, with a store on disk and an empty prefix cache."""
+    monkeypatch.setattr("ske_models.lm_eval.load", lambda *_: loaded)
+    loaded.model.reset_prefix_cache()
+
+    def make(**args: Any) -> SKEExplicitLM:
+        store = str(tmp_path / "store.sqlite")
+        given = {"backend": "vllm", "pretrained": str(tiny_llama), "store": store, "max_knowledge_toks": 12}
+        return SKEExplicitLM(**(given | ENGINE | args))
+
+    return make
+
+
+@pytest.fixture
+def sent(loaded, monkeypatch) -> list[tuple[str, int]]:
+    """What enters the engine, and how much is in it then: (step, requests)."""
+    seen: list[tuple[str, int]] = []
+    add = loaded._add
+
+    def spy(index: int, request: Any, room: Any) -> Any:
+        added = add(index, request, room)
+        seen.append((request.step, loaded.model.llm_engine.get_num_unfinished_requests()))
+        return added
+
+    monkeypatch.setattr(loaded, "_add", spy)
+    return seen
+
+
+def evaluate(model: SKEExplicitLM) -> list[Any]:
+    """The answers to the twelve questions of a task."""
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
+    results = lm_eval.simple_evaluate(
+        model, tasks=["toy_write"], task_manager=manager, apply_chat_template=True, bootstrap_iters=0
+    )
+    return [sample["resps"][0][0] for sample in results["samples"]["toy_write"]]
+
+
+class TwoBatches(LMEvalEngine):
+    """lm-eval's own way: a list of prompts, then a list of texts."""
+
+    def generate(self, requests, done):
+        asked = [Instance("generate_until", {}, (r.prompt, dict(r.settings)), 0) for r in requests]
+        return self.inner.generate_until(asked, disable_tqdm=True)
+
+
+@pytest.mark.parametrize("layout", ["single", "multiturn"])
+def test_the_texts_are_those_of_lm_eval_own_calls(model, loaded, layout):
+    ours, theirs = model(layout=layout), model(layout=layout, store="none")
+    theirs.pipeline.engine = TwoBatches(loaded)
+    assert evaluate(ours) == evaluate(theirs)
+    counts, own = ours.pipeline.counts, theirs.pipeline.counts
+    for step in ("knowledge", "answer"):
+        assert counts[step].prompt_tokens == own[step].prompt_tokens > 0
+        assert counts[step].truncated == own[step].truncated
+    assert any(counts[step].truncated for step in counts)
+
+
+def test_step_2_enters_while_step_1_runs_and_the_engine_is_given_what_it_holds(model, sent):
+    evaluate(model())
+    steps = [step for step, _ in sent]
+    assert steps.count("knowledge") == steps.count("answer") == 12
+    assert steps.index("answer") < 8, "a first step had to wait for the others"
+    assert max(inside for _, inside in sent) == AT_ONCE
+
+
+def test_multiturn_finds_step_1_in_the_cache(model):
+    cached = {}
+    for layout in ("single", "multiturn"):
+        explicit = model(layout=layout, store="none")
+        explicit.inner.model.reset_prefix_cache()
+        evaluate(explicit)
+        step = explicit.get_model_info()["ske"]["steps"]["answer"]
+        cached[layout] = step["cached_tokens"] / step["prompt_tokens"]
+    assert cached["multiturn"] > 0.5 > cached["single"]
+
+
+def test_an_interrupt_loses_no_finished_text_and_leaves_the_engine_empty(model, loaded, monkeypatch):
+    whole = evaluate(model(store="none"))
+    put, puts = Store.put, []
+
+    def interrupted(*args: Any) -> None:
+        put(*args)
+        puts.append(args)
+        if len(puts) == 9:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(model())
+    assert not loaded.model.llm_engine.has_unfinished_requests()
+    again = model()
+    assert evaluate(again) == whole
+    assert sum(count.generated for count in again.pipeline.counts.values()) == 24 - 9
+
+
+def test_a_prompt_that_is_too_long_is_cut_as_lm_eval_cuts_it(model, loaded):
+    long = model(prompts=None)
+    request = Instance(
+        "generate_until", {}, ("How many legs? " * 1000, {"until": [], "max_gen_toks": 8}), 0, ("long", 0, 1)
+    )
+    ours = long.generate_until([request])
+    long.pipeline.engine = TwoBatches(loaded)
+    assert ours == long.generate_until([request])
+
+
+def test_a_round_writes_and_judges_itself(loaded, tmp_path, monkeypatch):
+    generation = {"backend": "vllm", "args": ENGINE, "samples": 2, "temperature": 0.8, "window": 4}
+    run = make_run(tmp_path, [{"source": "world"}], count=6, generation=generation)
+    monkeypatch.setattr("training.engine.load", lambda *_: loaded)
+    questions.run(run, 1)
+    counts = synthesize.run(run, 1)
+    rows = read_jsonl(run.round(1) / "written.jsonl")
+    assert len(rows) == 12
+    assert all(type(row["knowledge"]) is str and row["tokens"]["knowledge"] for row in rows)
+    assert counts["knowledge"]["distinct"] > 6
+    verdicts, spent = itself.ask(run, 0, [row["knowledge"] for row in rows], tmp_path / "s.jsonl", "judge")
+    assert len(verdicts) == 12
+    assert spent["tokens"]["output"] > 0
+
+
+def test_data_parallel_needs_ray(tiny_llama):
+    with pytest.raises(UserError, match="backend=vllm: ray is required"):
+        SKEExplicitLM(backend="vllm", pretrained=str(tiny_llama), store="none", data_parallel_size=2)
