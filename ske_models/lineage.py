@@ -19,8 +19,8 @@ from ske_models.errors import UserError
 # Backend arguments that change how fast a text comes, or who may ask for it, but not the text. Secrets
 # are among them, and so never reach a store.
 NOT_IDENTITY = {
-    "batch_size", "max_batch_size", "device", "parallelize", "num_concurrent", "max_retries", "timeout",
-    "verify_certificate", "ca_cert_path", "auth_token", "header", "token", "tensor_parallel_size",
+    "batch_size", "max_batch_size", "device", "parallelize", "num_concurrent", "max_retries", "max_wait",
+    "timeout", "verify_certificate", "ca_cert_path", "auth_token", "header", "token", "tensor_parallel_size",
     "data_parallel_size", "gpu_memory_utilization", "enforce_eager",
 }  # fmt: skip
 

@@ -11,9 +11,11 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, CacheHook, TemplateLM
 from lm_eval.api.registry import get_model
+from lm_eval.models.api_models import TemplateAPI
 
 from ske_models.continuous import Continuous
 from ske_models.errors import UserError
+from ske_models.lm_eval_served import served
 from ske_models.method import Message
 from ske_models.pipeline import Done, Request, Settings
 
@@ -93,12 +95,14 @@ def backend_class(backend: str) -> type[LM]:
 
 
 def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequence[str]) -> LM:
-    """The backend with its model in it; vLLM as in `lm_eval_vllm`.
+    """The backend with its model in it; servers as in `lm_eval_served`, vLLM as in `lm_eval_vllm`.
 
     Raises UserError if the model or vLLM cannot be had, or an argument is unknown.
 
     ours: the arguments that whoever calls this takes itself, to be named with an unknown one.
     """
+    if issubclass(model_class, TemplateAPI):
+        model_class = served(model_class)
     if backend == "vllm" and int(args.get("data_parallel_size", 1)) == 1:
         from ske_models.lm_eval_vllm import ContinuousVLLM
 

@@ -20,13 +20,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ske_models import embedded, prompts
 from ske_models.errors import UserError
+from ske_models.retry_after import retry_after
 from ske_models.scores import read_score
 from ske_tasks.world import default_world, oracle, questions
 from training import judge
 from training.files import delete_parts, read_jsonl, write_json, write_jsonl
 from training.judge import Judged, judge_texts, neutralise, prompt
 from training.judges import world as judge_world
-from training.judges.endpoint import retry_after
 from training.recipe import Recipe
 from training.run import Run
 

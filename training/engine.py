@@ -12,11 +12,8 @@ that a server that still has the last round's model refuses:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import aiohttp
-import requests
 import torch
 from lm_eval.api.model import LM
 from lm_eval.api.registry import get_model, model_registry
@@ -26,11 +23,9 @@ from lm_eval.models.huggingface import HFLM
 from ske_models.errors import UserError, one_of
 from ske_models.lineage import NOT_IDENTITY, digest, weights
 from ske_models.lm_eval_engine import LMEvalEngine, load
-from ske_models.pipeline import Request
-from training.recipe import Generation, Recipe
+from ske_models.servers import Servers
+from training.recipe import Recipe
 from training.run import Run
-
-CONCURRENT = 64  # requests to one server at a time, unless `args` says otherwise; lm-eval's own default is 1
 
 
 class CheckpointEngine(LMEvalEngine):
@@ -64,21 +59,12 @@ class CheckpointEngine(LMEvalEngine):
             return common | {"do_sample": True, "top_p": 1.0, "top_k": 0}
         return common | {"do_sample": True, "top_p": 1.0, "seed": seed}
 
-    def generate(self, requests_: Sequence[Request], done: Callable[[int, str], None]) -> list[str]:
-        """As the pipeline's engine. Raises UserError if a server does not answer, after lm-eval's retries."""
-        try:
-            return super().generate(requests_, done)
-        except (aiohttp.ClientError, requests.RequestException, TimeoutError) as error:
-            reason = str(error) or type(error).__name__
-            raise UserError(
-                f"{self.name}: no answer ({reason}); see that it runs and has this round's checkpoint, then "
-                "give the same command again; it continues"
-            ) from error
-
 
 def load_engine(run: Run, n: int) -> list[CheckpointEngine]:
-    """Engines with M`n` in them: one for each of `generation.endpoints`, else a single one.
+    """Engines with M`n` in them, to be used side by side: as many as there are endpoints, else a single one.
 
+    Each engine uses all endpoints, with its share of the prompts that a server has at a time: so a server
+    that dies takes no window with it, and one window's last texts leave no server idle.
     Raises UserError: no such checkpoint or backend, no chat template, an argument that the backend does not
     know, endpoints for a backend that has none or none for one that needs them.
     """
@@ -107,17 +93,14 @@ def load_engine(run: Run, n: int) -> list[CheckpointEngine]:
             f"generation.endpoints: backend {generation.backend} needs at least one, as in "
             "endpoints: [http://localhost:8000/v1]"
         )
-    args = {"model": f"M{n}", "num_concurrent": CONCURRENT, "max_retries": 8} | args
-    args.setdefault(
-        "eos_string", "<|endoftext|>"
-    )  # else an empty stop string is sent, which some servers refuse
+    # without a stop string an empty list is sent, which some servers refuse
+    args = {"model": f"M{n}", "eos_string": "<|endoftext|>"} | args
+    concurrent = int(args.get("num_concurrent", Servers.concurrent))
+    args["num_concurrent"] = max(concurrent // len(generation.endpoints), 1)
+    args["base_url"] = where = ";".join(generation.endpoints)
     return [
-        CheckpointEngine(
-            load(model_class, generation.backend, args | {"base_url": _url(generation, base)}, ()),
-            run.recipe,
-            base,
-        )
-        for base in generation.endpoints
+        CheckpointEngine(load(model_class, generation.backend, args, ()), run.recipe, where)
+        for _ in generation.endpoints
     ]
 
 
@@ -137,9 +120,3 @@ def identity(run: Run, n: int) -> dict[str, Any]:
         "layout": run.recipe.layout,
         "seed": run.recipe.seed,
     }
-
-
-def _url(generation: Generation, base: str) -> str:
-    """The address that lm-eval posts to, from a server's base URL (".../v1")."""
-    path = "chat/completions" if "chat" in generation.backend else "completions"
-    return base if base.endswith(path) else f"{base.rstrip('/')}/{path}"

@@ -7,11 +7,8 @@ minutes, and take an empty or broken reply for a good one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import email.utils
 import ipaddress
 import os
-import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +17,7 @@ import openai
 import pydantic
 
 from ske_models.errors import UserError
+from ske_models.retry_after import retry_after
 from training.recipe import OpenAIJudge
 
 
@@ -158,20 +156,3 @@ class Endpoint:
         return FaultError(
             str(code), said, wait=retry_after(error.response.headers), again=again, charged=False
         )
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait; None if it does not say, or nothing that can be waited for.
-
-    RFC 9110, section 10.2.3: `Retry-After` has seconds or a date. OpenAI sends `retry-after-ms`, too.
-    """
-    for name, per_second in (("retry-after-ms", 1000), ("retry-after", 1)):
-        with contextlib.suppress(ValueError):
-            seconds = float(headers.get(name, "")) / per_second
-            return seconds if 0 < seconds < float("inf") else None
-    try:
-        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-    except (ValueError, OverflowError):
-        return None
-    seconds = date.timestamp() - time.time()
-    return seconds if seconds > 0 else None
