@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from opencompass.models.base import BaseModel, LMTemplateParser
 from opencompass.registry import MODELS
 from opencompass.utils import build_model_from_cfg
 from opencompass.utils.prompt import PromptList
+from tqdm import tqdm
 
 from ske_models.errors import UserError
 from ske_models.lineage import NOT_IDENTITY, owner
@@ -32,6 +34,9 @@ NOT_IDENTITY_HERE = {
 }  # fmt: skip
 
 
+_SILENT = logging.Logger("ske_models.silent", level=logging.CRITICAL)
+
+
 class _WithoutRay:
     """OpenCompass' vLLM classes ask ray whether it is running before they load; vLLM itself needs no ray.
 
@@ -40,20 +45,39 @@ class _WithoutRay:
     """
 
     model: Any
+    tokenizer: Any
+    logger: logging.Logger
+    generate: Callable[..., list[str]]
 
     def _load_model(self, path: str, model_kwargs: Mapping[str, Any] | None = None, *_: Any) -> None:
         from vllm import LLM
 
         self.model = LLM(path, **{"trust_remote_code": True, **(model_kwargs or {})})
         self.max_seq_len = self.model.model_config.max_model_len
-        generate, room = self.model.generate, self.max_seq_len
+        generate = self.model.generate
 
         def cutting(prompts: Any, sampling: Any, **more: Any) -> Any:
-            keep = max(room - sampling.max_tokens, room // 2)
-            cut = {"truncate_prompt_tokens": keep, "truncation_side": "left"}
+            cut = {"truncate_prompt_tokens": self.room(sampling), "truncation_side": "left"}
             return generate(prompts, sampling, tokenization_kwargs=cut, **more)
 
         self.model.generate = cutting
+
+    def room(self, sampling: Any) -> int:
+        """How many tokens of a prompt are kept."""
+        return max(self.max_seq_len - sampling.max_tokens, self.max_seq_len // 2)
+
+    def prepared(self, prompt: Any, settings: Settings) -> tuple[list[int], Any]:
+        """The tokens, uncut, and vLLM's SamplingParams of a prompt, as OpenCompass' `generate` makes them."""
+        cutting, log = self.model.generate, self.logger
+        made: list[Any] = []
+        self.model.generate = lambda *given: made.extend(given) or []
+        self.logger = _SILENT  # it tells of the settings at every call
+        try:
+            self.generate([prompt], **settings)
+        finally:
+            self.model.generate, self.logger = cutting, log
+        [sent], sampling = made
+        return (self.tokenizer.encode(sent) if isinstance(sent, str) else sent["prompt_token_ids"]), sampling
 
 
 class _VLLM(_WithoutRay, VLLM):
@@ -112,6 +136,13 @@ class OpenCompassEngine:
         return PromptList([{"role": ROLES[m["role"]], "prompt": m["content"]} for m in messages])
 
     def generate(self, requests: Sequence[Request], done: Done) -> list[str]:
+        if isinstance(self.model, _WithoutRay) and not self.model.lora_path:
+            from ske_models.vllm_run import VLLMRun
+
+            with tqdm(desc="Running requests") as bar:
+                return VLLMRun(self.model.model, self._prepared, lambda _, text: text).write(
+                    requests, done, bar
+                )
         # One call has one limit and one set of stop strings, and the two steps have their own.
         groups: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
@@ -122,8 +153,7 @@ class OpenCompassEngine:
             for start in range(0, len(indices), size):
                 batch = indices[start : start + size]
                 prompts = [requests[index].prompt for index in batch]
-                settings = requests[batch[0]].settings
-                arguments = {name: value for name, value in settings.items() if name in self._accepted}
+                arguments = self._arguments(requests[batch[0]])
                 if not self.model.is_api:
                     lengths = [self.count_tokens(prompt) or 0 for prompt in prompts]
                     self.overlong += sum(length > self.model.max_seq_len for length in lengths)
@@ -133,6 +163,15 @@ class OpenCompassEngine:
                     texts[index] = text
                     done(index, text)
         return [texts[index] for index in range(len(requests))]
+
+    def _prepared(self, request: Request) -> tuple[list[int], Any]:
+        """For vLLM's run of both steps."""
+        tokens, sampling = self.model.prepared(request.prompt, self._arguments(request))
+        self.overlong += len(tokens) > self.model.max_seq_len
+        return tokens[-self.model.room(sampling) :], sampling
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        return {name: value for name, value in request.settings.items() if name in self._accepted}
 
     def count_tokens(self, text: Any) -> int | None:
         if self.model.is_api:

@@ -23,6 +23,7 @@ pytest.importorskip("vllm")
 
 TASKS = Path(__file__).parent / "tasks"
 AT_ONCE = 4
+KNOWLEDGE_LIMIT = 12
 ENGINE = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": AT_ONCE, "block_size": 32}
 
 
@@ -43,7 +44,12 @@ def model(loaded, tiny_llama, tmp_path, monkeypatch):
 
     def make(**args: Any) -> SKEExplicitLM:
         store = str(tmp_path / "store.sqlite")
-        given = {"backend": "vllm", "pretrained": str(tiny_llama), "store": store, "max_knowledge_toks": 12}
+        given = {
+            "backend": "vllm",
+            "pretrained": str(tiny_llama),
+            "store": store,
+            "max_knowledge_toks": KNOWLEDGE_LIMIT,
+        }
         return SKEExplicitLM(**(given | ENGINE | args))
 
     return make
@@ -53,14 +59,16 @@ def model(loaded, tiny_llama, tmp_path, monkeypatch):
 def sent(loaded, monkeypatch) -> list[tuple[str, int]]:
     """What enters the engine, and how much is in it then: (step, requests)."""
     seen: list[tuple[str, int]] = []
-    add = loaded._add
+    engine = loaded.model.llm_engine
+    add = engine.add_request
 
-    def spy(index: int, request: Any, room: Any) -> Any:
-        added = add(index, request, room)
-        seen.append((request.step, loaded.model.llm_engine.get_num_unfinished_requests()))
+    def spy(name: str, prompt: Any, sampling: Any, **more: Any) -> Any:
+        added = add(name, prompt, sampling, **more)
+        step = "knowledge" if sampling.max_tokens == KNOWLEDGE_LIMIT else "answer"
+        seen.append((step, engine.get_num_unfinished_requests()))
         return added
 
-    monkeypatch.setattr(loaded, "_add", spy)
+    monkeypatch.setattr(engine, "add_request", spy)
     return seen
 
 

@@ -1,0 +1,128 @@
+"""One run of vLLM's engine over requests that come while it runs. No harness is known here.
+
+    texts = VLLMRun(llm, prepare, cut).write(requests, done, bar)     # as the pipeline's Engine.generate
+
+vLLM's `LLM.generate` takes a list of prompts and waits for the last of them: before each call ends the engine
+runs empty, straggler by straggler, and no text is known before all are. Here a question's second step enters
+the engine the moment its first one leaves it, while the prefix cache still has its prompt.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+from vllm import LLM, RequestOutput, SamplingParams, TokensPrompt
+from vllm.config import VllmConfig
+from vllm.sampling_params import RequestOutputKind
+
+from ske_models.pipeline import Done, Reply, Request
+
+
+@dataclass(frozen=True)
+class VLLMRun:
+    """How requests are sent and read.
+
+    prepare: a request's prompt as tokens, and its sampling parameters.
+    cut: what is kept of the text of a request.
+    lora: a LoRARequest, or None.
+    """
+
+    llm: LLM
+    prepare: Callable[[Request], tuple[list[int], SamplingParams]]
+    cut: Callable[[Request, str], str]
+    lora: Any = None
+
+    def write(self, requests: Sequence[Request], done: Done, bar: tqdm) -> list[str]:
+        """As `ske_models.pipeline.Engine.generate`; answers go before first steps."""
+        engine = self.llm.llm_engine
+        room = _Room(engine.vllm_config)
+        asked = list(requests)
+        fresh, answers = deque(range(len(asked))), deque[int]()
+        sent: dict[str, _Sent] = {}  # by the engine's name of the request
+        texts: dict[int, str] = {}
+        bar.total = len(asked)
+        try:
+            while fresh or answers or sent:
+                while (answers or fresh) and room.is_left():
+                    index = (answers or fresh).popleft()
+                    tokens, sampling = self.prepare(asked[index])
+                    name = self._add(tokens, sampling)
+                    step = asked[index].step
+                    sent[name] = _Sent(index, step, room.take(step, len(tokens), sampling.max_tokens or 0))
+                for output in engine.step():
+                    one = sent.pop(output.request_id)  # only finished texts are told of
+                    texts[one.index] = reply = self._reply(asked[one.index], output)
+                    room.give_back(one, reply)
+                    for request in done(one.index, reply):
+                        (answers if request.step == "answer" else fresh).append(len(asked))
+                        asked.append(request)
+                    bar.total = len(asked)
+                    bar.update()
+        finally:
+            engine.abort_request(list(sent))  # there are some after an error or an interrupt only
+        return [texts[index] for index in range(len(asked))]
+
+    def _add(self, tokens: list[int], sampling: SamplingParams) -> str:
+        sampling.output_kind = RequestOutputKind.FINAL_ONLY
+        name = str(next(self.llm.request_counter))
+        prompt = TokensPrompt(prompt_token_ids=tokens)
+        self.llm.llm_engine.add_request(name, prompt, sampling, lora_request=self.lora)
+        return name
+
+    def _reply(self, request: Request, output: RequestOutput) -> Reply:
+        completion = output.outputs[0]
+        reply = Reply(self.cut(request, completion.text))
+        reply.tokens = len(completion.token_ids)
+        reply.prompt_tokens = len(output.prompt_token_ids or ())
+        reply.cached_tokens = output.num_cached_tokens
+        reply.truncated = completion.finish_reason == "length"
+        return reply
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A request in the engine. size: tokens of its prompt, and of its text as expected."""
+
+    index: int
+    step: str
+    size: float
+
+
+class _Room:
+    """How much the engine is given at a time: what it can run at once, and its KV cache can hold.
+
+    What waited in the engine's own queue would stand before the second steps, and take the cached blocks of
+    their prompts. A text is expected to be as long as those of its step so far were in the mean.
+    """
+
+    def __init__(self, config: VllmConfig) -> None:
+        cache = config.cache_config
+        self.requests = config.scheduler_config.max_num_seqs
+        self.tokens = float((cache.num_gpu_blocks or 0) * cache.block_size)
+        self.lengths: dict[str, tuple[int, int]] = {}  # step: texts, tokens in them
+        self.busy = 0
+
+    def is_left(self) -> bool:
+        """Always for one request: whether the model has room for it is vLLM's to say."""
+        return not self.busy or (self.requests > 0 and self.tokens > 0)
+
+    def take(self, step: str, prompt: int, limit: int) -> float:
+        """A request goes in; its expected size in tokens."""
+        texts, tokens = self.lengths.get(step, (1, limit))
+        size = prompt + min(tokens / texts, limit)
+        self.busy += 1
+        self.requests -= 1
+        self.tokens -= size
+        return size
+
+    def give_back(self, sent: _Sent, reply: Reply) -> None:
+        """It is finished."""
+        texts, tokens = self.lengths.get(sent.step, (0, 0))
+        self.lengths[sent.step] = texts + 1, tokens + (reply.tokens or 0)
+        self.busy -= 1
+        self.requests += 1
+        self.tokens += sent.size
