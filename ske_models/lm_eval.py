@@ -110,9 +110,6 @@ class SKEExplicitLM(LM):
             backend_args |= {"batch_size": 64} if backend == "hf" and self.embedded else {}
         model_class = backend_class(backend)
         served = issubclass(model_class, TemplateAPI)
-        if served:
-            # lm-eval would send an empty list of stop strings otherwise, which some servers refuse
-            backend_args.setdefault("eos_string", "<|endoftext|>")
         whose = owner(backend, backend_args, served)
         knowledge_limit = max_knowledge_toks or prompt_set.knowledge_tokens
         step_store = Store(_store_path(store, whose), whose)

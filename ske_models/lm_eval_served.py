@@ -103,7 +103,7 @@ class Served(TemplateAPI, Continuous):
         messages = self._encoded(prompts, settings) if self.tokenized_requests and prompts else prompts
         calls = []
         for request, message, how in zip(requests, messages, settings, strict=True):
-            stop = handle_stop_sequences(list(how["until"]), self.eos_string)
+            stop = handle_stop_sequences(list(how["until"]), self._eos_string)
             calls.append(self._call([message], partial(self._reply, stop), how))
             calls[-1].later = request.step == "answer"
         return calls
@@ -178,8 +178,10 @@ class Served(TemplateAPI, Continuous):
             generate=settings is not None,
             gen_kwargs=settings,
             seed=self._seed,
-            eos=self.eos_string,
+            eos=self._eos_string,
         )
+        if not payload.get("stop", True):
+            del payload["stop"]  # some servers refuse an empty list
         return Call(payload, partial(_checked, read))
 
     async def _ask(

@@ -93,8 +93,7 @@ def load_engine(run: Run, n: int) -> list[CheckpointEngine]:
             f"generation.endpoints: backend {generation.backend} needs at least one, as in "
             "endpoints: [http://localhost:8000/v1]"
         )
-    # without a stop string an empty list is sent, which some servers refuse
-    args = {"model": f"M{n}", "eos_string": "<|endoftext|>"} | args
+    args = {"model": f"M{n}"} | args
     concurrent = int(args.get("num_concurrent", Servers.concurrent))
     args["num_concurrent"] = max(concurrent // len(generation.endpoints), 1)
     args["base_url"] = where = ";".join(generation.endpoints)
