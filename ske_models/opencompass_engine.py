@@ -47,6 +47,7 @@ class _WithoutRay:
     model: Any
     tokenizer: Any
     logger: logging.Logger
+    lora_path: str | None
     generate: Callable[..., list[str]]
 
     def _load_model(self, path: str, model_kwargs: Mapping[str, Any] | None = None, *_: Any) -> None:
@@ -70,7 +71,12 @@ class _WithoutRay:
         """The tokens, uncut, and vLLM's SamplingParams of a prompt, as OpenCompass' `generate` makes them."""
         cutting, log = self.model.generate, self.logger
         made: list[Any] = []
-        self.model.generate = lambda *given: made.extend(given) or []
+
+        def take(*prompts_and_sampling: Any) -> list[Any]:
+            made.extend(prompts_and_sampling)
+            return []
+
+        self.model.generate = take
         self.logger = _SILENT  # it tells of the settings at every call
         try:
             self.generate([prompt], **settings)

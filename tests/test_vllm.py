@@ -24,7 +24,12 @@ pytest.importorskip("vllm")
 TASKS = Path(__file__).parent / "tasks"
 AT_ONCE = 4
 KNOWLEDGE_LIMIT = 12
-ENGINE = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": AT_ONCE, "block_size": 32}
+ENGINE: dict[str, Any] = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "max_num_seqs": AT_ONCE,
+    "block_size": 32,
+}
 
 
 @pytest.fixture(scope="module")
