@@ -82,6 +82,11 @@ def add_tasks(index: ModuleType) -> None:
         paths = list(paths)
         if builtin in paths and TASKS not in [path.resolve() for path in paths]:
             paths.insert(paths.index(builtin) + 1, TASKS)
-        return build(paths, **options)
+        if builtin not in paths:
+            return build(paths, **options)
+        from ske_models.lm_eval_index import remembered
+
+        with remembered(index, builtin):
+            return build(paths, **options)
 
     index.TaskIndex.build = staticmethod(build_with_ours)
