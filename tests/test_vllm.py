@@ -49,7 +49,7 @@ def model(loaded, tiny_llama, tmp_path, monkeypatch):
 
     def make(**args: Any) -> SKEExplicitLM:
         store = str(tmp_path / "store.sqlite")
-        given = {
+        given: dict[str, Any] = {
             "backend": "vllm",
             "pretrained": str(tiny_llama),
             "store": store,
