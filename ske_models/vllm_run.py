@@ -9,6 +9,7 @@ the engine the moment its first one leaves it, while the prefix cache still has 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ class _Room:
     def __init__(self, config: VllmConfig) -> None:
         cache = config.cache_config
         self.requests = config.scheduler_config.max_num_seqs
-        self.tokens = float((cache.num_gpu_blocks or 0) * cache.block_size)
+        # no number of blocks: a model without a KV cache
+        self.tokens = float(cache.num_gpu_blocks * cache.block_size) if cache.num_gpu_blocks else math.inf
         self.lengths: dict[str, tuple[int, int]] = {}  # step: texts, tokens in them
         self.busy = 0
 
