@@ -40,10 +40,10 @@ class VLLMRun:
     def write(self, requests: Sequence[Request], done: Done, bar: tqdm) -> list[str]:
         """As `ske_models.pipeline.Engine.generate`; answers go before first steps."""
         engine = self.llm.llm_engine
-        room = _Room(engine.vllm_config)
+        room = Room(engine.vllm_config)
         asked = list(requests)
         fresh, answers = deque(range(len(asked))), deque[int]()
-        sent: dict[str, _Sent] = {}  # by the engine's name of the request
+        sent: dict[str, Sent] = {}  # by the engine's name of the request
         texts: dict[int, str] = {}
         bar.total = len(asked)
         try:
@@ -53,7 +53,7 @@ class VLLMRun:
                     tokens, sampling = self.prepare(asked[index])
                     name = self._add(tokens, sampling)
                     step = asked[index].step
-                    sent[name] = _Sent(index, step, room.take(step, len(tokens), sampling.max_tokens or 0))
+                    sent[name] = Sent(index, step, room.take(step, len(tokens), sampling.max_tokens or 0))
                 for output in engine.step():
                     one = sent.pop(output.request_id)  # only finished texts are told of
                     texts[one.index] = reply = self._reply(asked[one.index], output)
@@ -85,7 +85,7 @@ class VLLMRun:
 
 
 @dataclass(frozen=True)
-class _Sent:
+class Sent:
     """A request in the engine. size: tokens of its prompt, and of its text as expected."""
 
     index: int
@@ -93,7 +93,7 @@ class _Sent:
     size: float
 
 
-class _Room:
+class Room:
     """How much the engine is given at a time: what it can run at once, and its KV cache can hold.
 
     What waited in the engine's own queue would stand before the second steps, and take the cached blocks of
@@ -121,7 +121,7 @@ class _Room:
         self.tokens -= size
         return size
 
-    def give_back(self, sent: _Sent, reply: Reply) -> None:
+    def give_back(self, sent: Sent, reply: Reply) -> None:
         """It is finished."""
         texts, tokens = self.lengths.get(sent.step, (0, 0))
         self.lengths[sent.step] = texts + 1, tokens + (reply.tokens or 0)

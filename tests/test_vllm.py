@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lm_eval
@@ -15,11 +16,14 @@ from ske_models.errors import UserError
 from ske_models.knowledge import Store
 from ske_models.lm_eval import SKEExplicitLM
 from ske_models.lm_eval_engine import LMEvalEngine
+from ske_models.pipeline import Reply
 from training import questions, synthesize
 from training.files import read_jsonl
 from training.judges import itself
 
 pytest.importorskip("vllm")
+
+from ske_models.vllm_run import Room, Sent
 
 TASKS = Path(__file__).parent / "tasks"
 AT_ONCE = 4
@@ -112,6 +116,22 @@ def test_step_2_enters_while_step_1_runs_and_the_engine_is_given_what_it_holds(m
     assert steps.count("knowledge") == steps.count("answer") == 12
     assert steps.index("answer") < 8, "a first step had to wait for the others"
     assert max(inside for _, inside in sent) == AT_ONCE
+
+
+def test_the_engine_is_given_what_its_cache_is_expected_to_hold():
+    cache = SimpleNamespace(num_gpu_blocks=10, block_size=100)
+    room = Room(SimpleNamespace(cache_config=cache, scheduler_config=SimpleNamespace(max_num_seqs=99)))
+    short = Reply("text")
+    short.tokens = 20
+    sizes = []
+    while room.is_left():
+        sizes.append(room.take("knowledge", prompt=80, limit=220))
+    assert sizes == [300] * 4
+    room.give_back(Sent(0, "knowledge", 300), short)
+    while room.is_left():
+        sizes.append(room.take("knowledge", prompt=80, limit=220))
+    assert sizes[4:] == [80 + 20]
+    assert room.take("answer", prompt=80, limit=220) == 300, "nothing is known of this step's lengths"
 
 
 def test_multiturn_finds_step_1_in_the_cache(model):
