@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS steps (
     question TEXT NOT NULL,     -- as the knowledge step was shown it
     text TEXT NOT NULL,         -- what the model wrote
     written INTEGER NOT NULL    -- how often it was generated: 1, unless two processes did it at once
-) WITHOUT ROWID;
+);  -- with rowids: texts are appended, and only the keys' index is written at random places
 """
 
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -160,17 +161,19 @@ class SKEExplicitLM(LM):
                 f"method=cot writes an answer, but task {requests[0].task_name} scores options by "
                 "log-likelihood; use method=direct or method=explicit for it"
             )
+        return self.engine.score(self.informed(requests))
+
+    def informed(self, requests: Sequence[Instance]) -> list[Instance]:
+        """Log-likelihood requests with the knowledge of their questions, written once, in their contexts."""
         # The options of a question share its context. An empty one (an unconditional score) has no question.
         items = {_context(r): self._item(r, scored=True) for r in requests if r.args[0] != ""}
         known = dict(zip(items, self.pipeline.write_knowledge(list(items.values())), strict=True))
         traces = [self.pipeline.trace(knowledge, None) for knowledge in known.values()]
         self._note(list(items.values()), [None] * len(items), traces)
-        return self.inner.loglikelihood(
-            [
-                self._informed(r, items[_context(r)], known[_context(r)]) if r.args[0] != "" else r
-                for r in requests
-            ]
-        )
+        return [
+            self._informed(r, items[_context(r)], known[_context(r)]) if r.args[0] != "" else r
+            for r in requests
+        ]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         return self.inner.loglikelihood_rolling(requests)
@@ -228,7 +231,7 @@ class SKEExplicitLM(LM):
 
     def _item(self, request: Instance, scored: bool = False) -> Item:
         settings = {} if scored else dict(request.args[1])
-        limit = normalize_gen_kwargs(settings, self.default_limit)["max_gen_toks"]
+        limit = _limit(json.dumps(settings, sort_keys=True), self.default_limit)
         if limit < 1:
             raise UserError(f"max_gen_toks={limit}: at least 1 token is needed (task {request.task_name})")
         return Item(self._question(request, scored), settings, limit, request)
@@ -291,6 +294,12 @@ class SKEExplicitLM(LM):
                 path = folder / f"{task}.{self.pipeline.method}.jsonl"
                 _write_lines(path, [line for _, line in sorted(by_key.items())])
             self.report["knowledge_of_other_tasks"] = str(folder)
+
+
+@lru_cache
+def _limit(settings: str, default: int) -> int:
+    """The token limit in a task's settings, given as JSON: lm-eval copies them for each of its requests."""
+    return normalize_gen_kwargs(json.loads(settings), default)["max_gen_toks"]
 
 
 def _context(request: Instance) -> tuple[str | None, Any]:

@@ -13,7 +13,7 @@ from lm_eval.api.model import LM, CacheHook, TemplateLM
 from lm_eval.api.registry import get_model
 from lm_eval.models.api_models import TemplateAPI
 
-from ske_models.continuous import Continuous
+from ske_models.continuous import Continuous, SharesContexts
 from ske_models.errors import UserError
 from ske_models.lm_eval_served import served
 from ske_models.method import Message
@@ -49,7 +49,7 @@ class LMEvalEngine:
         return self.inner.apply_chat_template(list(messages), add_generation_prompt=not continues)
 
     def generate(self, requests: Sequence[Request], done: Done) -> list[str]:
-        if isinstance(self.inner, Continuous):
+        if isinstance(self.inner, Continuous) and self.inner.suits(requests):
             return self.inner.write(requests, done, self.quiet)
         by_prompt: dict[Any, list[int]] = {}
         for index, request in enumerate(requests):
@@ -66,6 +66,12 @@ class LMEvalEngine:
         )
         self.inner.set_cache_hook(CacheHook(None))
         return texts
+
+    def score(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """lm-eval's `loglikelihood`, with a context of several options read once where the backend can."""
+        if isinstance(self.inner, SharesContexts):
+            return self.inner.score(requests)
+        return self.inner.loglikelihood(list(requests))
 
     def count_tokens(self, text: Any) -> int | None:
         if (
@@ -107,6 +113,10 @@ def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequen
         from ske_models.lm_eval_vllm import ContinuousVLLM
 
         model_class = ContinuousVLLM
+    if backend == "hf":
+        from ske_models.lm_eval_hf import ContinuousHF
+
+        model_class = ContinuousHF
     try:
         return model_class.create_from_arg_obj(args)
     except ImportError as error:

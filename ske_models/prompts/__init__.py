@@ -36,6 +36,7 @@ TEMPLATES: dict[str, tuple[set[str], set[str]]] = {
 }
 
 _jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+_jinja.globals.clear()  # a template sees its variables alone; jinja2 would copy them for each rendering
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,255 @@
+"""lm-eval's `hf` backend, without waiting for the longest text of a batch, nor reading a context twice.
+
+    lm_eval --model ske_explicit --model_args backend=hf,pretrained=ORG/NAME,dtype=float32 --tasks ske_mmlu
+
+lm-eval (0.4.13) generates in static batches, each of which lasts as long as its longest text.
+transformers has continuous batching: a finished text makes room for the next one, and a question's
+second step begins when its first is there. It is used where it writes the same tokens and texts can be
+long; elsewhere lm-eval's static batches, sorted by length. What is sent, and how it is read, stays
+lm-eval's (`models/huggingface.py`, `generate_until`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from tqdm import tqdm
+from transformers import ContinuousBatchingConfig, PreTrainedModel
+from transformers.generation.continuous_batching import ContinuousBatchingManager
+from transformers.generation.continuous_batching.cache import group_layers_by_attn_type
+
+from ske_models.continuous import Continuous, SharesContexts
+from ske_models.errors import UserError
+from ske_models.pipeline import Done, Reply, Request
+from ske_models.shared_context import can_share, score
+
+log = logging.getLogger(__name__)
+
+LONG = 256  # a limit from which on continuous batching is used: short texts end at about the same time anyway
+SEQUENCES = 16  # at a time, if the batch size is lm-eval's default of 1, or `auto`
+PAGE = 32  # tokens of a page of the KV cache
+CHUNK = 512  # tokens of a forward pass, at most
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How a text ends, as lm-eval reads a task's settings.
+
+    until: stop strings, the end token's text among them. look_back: the most tokens that another of them
+    can have; 0 if there is none. others: what is not about the end.
+    """
+
+    limit: int
+    until: list[str]
+    look_back: int
+    others: dict[str, Any]
+
+
+class ContinuousHF(HFLM, Continuous, SharesContexts):
+    """The backend, with lm-eval's arguments."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._why_static = self._find_why_static()
+        self._said: str | None = None
+        self._known_settings: dict[str, _Settings] = {}  # by their JSON
+
+    def suits(self, requests: Sequence[Request]) -> bool:
+        """Whether continuous batching writes the same tokens, and is worth it."""
+        why = self._why_static
+        if why is None and not all(self._is_greedy(request) for request in requests):
+            why = "settings that are not plainly greedy"
+        if why is None and max(request.limit for request in requests) < LONG:
+            why = f"no text can have {LONG} tokens"
+        says = (
+            f"static batches, sorted by length: {why}"
+            if why
+            else f"continuous, {self._at_a_time()} at a time"
+        )
+        if says != self._said:
+            self._said = says
+            log.info("backend=hf: batching is %s", says)
+        return why is None
+
+    def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
+        prompts = [self._encode(request) for request in requests]
+        longest = max(len(prompt) + request.limit for prompt, request in zip(prompts, requests, strict=True))
+        # a later step's prompt has an earlier step's text in it
+        pages = self._at_a_time() * -(-min(2 * longest, self.max_length) // PAGE)
+        config = copy.deepcopy(self.model.generation_config)
+        config.do_sample = False
+        manager = self.model.init_continuous_batching(
+            generation_config=config,
+            continuous_batching_config=ContinuousBatchingConfig(
+                page_size=PAGE,
+                num_blocks=pages,
+                max_batch_tokens=CHUNK,
+                max_requests_per_batch=self._at_a_time(),
+                auto_switch_to_flash=False,  # its rounding is another
+            ),
+        )
+        manager.start()
+        try:
+            with tqdm(total=len(requests), desc="Running requests", disable=quiet or self.rank != 0) as bar:
+                return _Run(self, manager, pages * PAGE, done, bar).write(requests, prompts)
+        finally:
+            manager.stop(hard_stop=True)
+            manager.destroy()
+
+    def score(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """As `loglikelihood`, up to rounding, with a question's context read once for all of its options."""
+        return score(self, requests) if can_share(self) else self.loglikelihood(list(requests))
+
+    def _at_a_time(self) -> int:
+        return SEQUENCES if self.batch_size in ("auto", 1) else int(self.batch_size)
+
+    def _find_why_static(self) -> str | None:
+        """Why continuous batching cannot be had or might write other tokens; None if neither is so."""
+        model = self.model
+        if self.backend != "causal" or not isinstance(model, PreTrainedModel):
+            return "the model is no plain decoder"
+        if model.dtype != torch.float32 or self.mixed_precision_dtype is not None:
+            return "dtype is not float32, so the rounding depends on the batch"
+        if len({parameter.device for parameter in model.parameters()}) > 1:
+            return "the model is on several devices"
+        if self.think_end_token:
+            return "think_end_token is set"
+        if model._get_logits_processor(copy.deepcopy(model.generation_config)):
+            return "the model's generation_config changes the logits"
+        if model.config._attn_implementation not in ("eager", "sdpa"):
+            return f"attn_implementation is {model.config._attn_implementation}"
+        try:
+            group_layers_by_attn_type(model.config.get_text_config())
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def _settings(self, request: Request) -> _Settings:
+        key = json.dumps(request.settings, sort_keys=True)
+        if key not in self._known_settings:
+            found = normalize_gen_kwargs(dict(request.settings), self.max_gen_toks)
+            eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+            until = handle_stop_sequences(list(found.pop("until", [])), eos=eos)
+            # it may be written in other tokens than it is encoded in (lm-eval's `MultiTokenEOSCriteria`)
+            lengths = [len(self.tok_encode(s, add_special_tokens=False)) + 2 for s in until if s != eos]
+            limit = found.pop("max_gen_toks")
+            self._known_settings[key] = _Settings(limit, until, max(lengths, default=0), dict(found))
+        return self._known_settings[key]
+
+    def _is_greedy(self, request: Request) -> bool:
+        return self._settings(request).others == {"do_sample": False, "temperature": 0.0}
+
+    def _encode(self, request: Request) -> list[int]:
+        """The prompt's tokens, cut from the left if the text would have no room after them."""
+        room = self.max_length - request.limit
+        if room < 1:
+            raise UserError(
+                f"{request.limit} tokens may be written, but the model has room for {self.max_length}, "
+                f"prompt included (step {request.step}); lower the limit"
+            )
+        tokens, _ = self.tok_batch_encode(
+            [request.prompt], left_truncate_len=room, truncation=self.truncation
+        )
+        return tokens[0].tolist()
+
+    def _ends(self) -> list[int]:
+        """The tokens that end a text."""
+        ends = self.model.generation_config.eos_token_id
+        return sorted({self.eot_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
+
+
+class _Run:
+    """One call of the backend. tokens: what the KV cache can hold."""
+
+    def __init__(
+        self, backend: ContinuousHF, manager: ContinuousBatchingManager, tokens: int, done: Done, bar: tqdm
+    ) -> None:
+        self.backend = backend
+        self.manager = manager
+        self.tokens = tokens
+        self.done = done
+        self.bar = bar
+        self.ends = backend._ends()
+        self.asked: list[Request] = []
+        self.prompts: list[list[int]] = []
+        self.sent: dict[str, tuple[int, _Settings]] = {}  # by transformers' name of the request
+        self.texts: dict[int, Reply] = {}
+
+    def write(self, requests: Sequence[Request], prompts: list[list[int]]) -> list[str]:
+        """As `Continuous.write`."""
+        self.asked, self.prompts = list(requests), prompts
+        fresh, following = deque(range(len(requests))), deque[int]()
+        takes_more = True
+        while fresh or following or self.sent:
+            # as many wait as run, so that none is waited for; what follows a text goes before what is new
+            while (fresh or following) and len(self.sent) < 2 * self.backend._at_a_time():
+                self._send((following or fresh).popleft())
+            finished = self._next()
+            if finished is None:
+                continue
+            for request in self.done(finished, self.texts[finished]):
+                takes_more = takes_more and self._take(request)
+                if takes_more:
+                    (following if request.step == "answer" else fresh).append(len(self.asked) - 1)
+            self.bar.total = len(self.asked)
+            self.bar.update()
+        return [self.texts[index] for index in range(len(self.asked))]
+
+    def _take(self, request: Request) -> bool:
+        """Whether a new request can be asked in this call; the pipeline asks what cannot in the next one."""
+        prompt = self.backend._encode(request)
+        if not self.backend._is_greedy(request) or len(prompt) + request.limit > self.tokens:
+            return False
+        self.asked.append(request)
+        self.prompts.append(prompt)
+        return True
+
+    def _send(self, index: int) -> None:
+        settings = self.backend._settings(self.asked[index])
+        name = self.manager.add_request(
+            self.prompts[index],
+            max_new_tokens=settings.limit,
+            eos_token_id=self.ends,
+            streaming=settings.look_back > 0,
+        )
+        if name is None:
+            raise RuntimeError("transformers' continuous batching has stopped")
+        self.sent[name] = index, settings
+
+    def _next(self) -> int | None:
+        """The next text that is finished, or None if there is none yet."""
+        result = self.manager.get_result(timeout=1)
+        if result is None:
+            if not self.manager.is_running():
+                raise RuntimeError("transformers' continuous batching has stopped")
+            return None
+        if result.error is not None:
+            raise RuntimeError(f"transformers' continuous batching: {result.error}")
+        if result.request_id not in self.sent:
+            return None  # it was cancelled
+        index, settings = self.sent[result.request_id]
+        tokens = result.generated_tokens
+        stopped = False
+        if settings.look_back:
+            latest = self.backend.tok_decode(tokens[-settings.look_back :], skip_special_tokens=False)
+            stopped = any(text in latest for text in settings.until)
+        if not (stopped or result.is_finished()):
+            return None
+        if not result.is_finished():
+            self.manager.cancel_request(result.request_id)
+        del self.sent[result.request_id]
+        reply = Reply(postprocess_generated_text(self.backend.tok_decode(tokens), settings.until, None))
+        reply.tokens, reply.prompt_tokens = len(tokens), len(self.prompts[index])
+        reply.truncated = not stopped and tokens[-1] not in self.ends
+        self.texts[index] = reply
+        return index
