@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from ske_models.pipeline import Item, Pipeline, Request, Written
@@ -46,7 +46,7 @@ class Flow(Generic[Result]):
         self.fresh = 0  # items in their first step
         self.open = 0  # items in any step
         self.known: dict[int, Written] = {}  # of the open items
-        self.results: dict[int, Result] = {}
+        self.results: list[Result | None] = [None] * len(items)
         # by key: who waits for a text that is being generated, or the text
         self.texts: dict[str, list[int] | Written] = {}
         self.call: list[_Asked | None] = []  # what the engine is asked; None: done
@@ -68,7 +68,7 @@ class Flow(Generic[Result]):
             for step, tokens in self.work.items():
                 counts[step].seconds += seconds * tokens / sum(self.work.values())
             self.call = self.call[len(texts) :]  # what the engine has not taken yet
-        return [self.results[index] for index in range(len(self.items))]
+        return cast("list[Result]", self.results)  # every item has come to its last step
 
     def _done(self, position: int, text: str) -> list[Request]:
         """A text is there: passes it on, and returns what can be asked now."""

@@ -150,7 +150,7 @@ class SKEExplicitLM(LM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         items = [self._item(request) for request in requests]
         answers = self.pipeline.run(items)
-        self._note(items, answers, [answer.trace for answer in answers])
+        self._note(items, answers, (answer.trace for answer in answers))
         return list(answers)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -168,7 +168,7 @@ class SKEExplicitLM(LM):
         # The options of a question share its context. An empty one (an unconditional score) has no question.
         items = {_context(r): self._item(r, scored=True) for r in requests if r.args[0] != ""}
         known = dict(zip(items, self.pipeline.write_knowledge(list(items.values())), strict=True))
-        traces = [self.pipeline.trace(knowledge, None) for knowledge in known.values()]
+        traces = (self.pipeline.course(knowledge, None).trace() for knowledge in known.values())
         self._note(list(items.values()), [None] * len(items), traces)
         return [
             self._informed(r, items[_context(r)], known[_context(r)]) if r.args[0] != "" else r
@@ -230,7 +230,7 @@ class SKEExplicitLM(LM):
     # From lm-eval's requests to questions and back ------------------------------------------------
 
     def _item(self, request: Instance, scored: bool = False) -> Item:
-        settings = {} if scored else dict(request.args[1])
+        settings = {} if scored else request.args[1]
         limit = _limit(json.dumps(settings, sort_keys=True), self.default_limit)
         if limit < 1:
             raise UserError(f"max_gen_toks={limit}: at least 1 token is needed (task {request.task_name})")

@@ -48,7 +48,7 @@ class Shot:
     reasoning: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question as a harness asks it.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from ske_models.flow import Flow
@@ -39,10 +40,16 @@ class Reply(str):
     had in its prefix cache. truncated: it reached its token limit.
     """
 
-    tokens: int | None = None
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    truncated: bool | None = None
+    __slots__ = ("cached_tokens", "prompt_tokens", "tokens", "truncated")
+    tokens: int | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    truncated: bool | None
+
+    def __new__(cls, text: str) -> Reply:
+        reply = super().__new__(cls, text)
+        reply.tokens = reply.prompt_tokens = reply.cached_tokens = reply.truncated = None
+        return reply
 
 
 Done = Callable[[int, str], Sequence[Request]]
@@ -100,7 +107,7 @@ def _values(counts: StepCounts) -> Iterable[Any]:
     return asdict(counts).values()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One question of a run. `settings` and `limit` are those of its answer; `origin` as in Request."""
 
@@ -110,7 +117,7 @@ class Item:
     origin: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Written:
     """A text and its source: "generated", "store", "file" (the knowledge file) or "edited" (there)."""
 
@@ -120,15 +127,51 @@ class Written:
     truncated: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How an answer came about. run: (method, layout, hash of the prompts). answer: None where the harness
+    scores the options itself."""
+
+    run: tuple[str, str, str]
+    knowledge: Written | None
+    answer: Written | None
+
+    def trace(self) -> dict[str, Any]:
+        """As it stands in results."""
+        method, layout, prompts = self.run
+        known, answer = self.knowledge, self.answer
+        return {
+            "method": method,
+            "layout": layout,
+            "prompts": prompts,
+            "knowledge": known.text if known else None,
+            "knowledge_source": known.source if known else None,
+            "truncated": {
+                "knowledge": known.truncated if known else None,
+                "answer": answer.truncated if answer else None,
+            },
+            "tokens": {
+                "knowledge": known.tokens if known else None,
+                "answer": answer.tokens if answer else None,
+            },
+        }
+
+
 class Answer(str):
     """An answer's text, with how it came about in `trace`. Pickles and hashes as a `str` does."""
 
-    trace: dict[str, Any]
+    __slots__ = ("_how",)
+    _how: Course | dict[str, Any]
 
-    def __new__(cls, text: str, trace: dict[str, Any] | None = None) -> Answer:
+    def __new__(cls, text: str, how: Course | dict[str, Any] | None = None) -> Answer:
         answer = super().__new__(cls, text)
-        answer.trace = trace or {}
+        answer._how = how or {}
         return answer
+
+    @property
+    def trace(self) -> dict[str, Any]:
+        """As `Course.trace`: made when it is asked for, since it is larger than most answers."""
+        return self._how.trace() if isinstance(self._how, Course) else self._how
 
 
 @dataclass
@@ -179,30 +222,20 @@ class Pipeline:
             "steps": {name: asdict(count) for name, count in self.counts.items() if count.asked},
         }
 
-    def trace(self, known: Written | None, answer: Written | None) -> dict[str, Any]:
-        """How one answer came about. `answer` is None where the harness scores the options itself."""
-        return {
-            "method": self.method,
-            "layout": self.layout,
-            "prompts": self.prompts.hash,
-            "knowledge": known.text if known else None,
-            "knowledge_source": known.source if known else None,
-            "truncated": {
-                "knowledge": known.truncated if known else None,
-                "answer": answer.truncated if answer else None,
-            },
-            "tokens": {
-                "knowledge": known.tokens if known else None,
-                "answer": answer.tokens if answer else None,
-            },
-        }
+    def course(self, known: Written | None, answer: Written | None) -> Course:
+        """How an answer of this run came about."""
+        return Course(self._labels, known, answer)
+
+    @cached_property
+    def _labels(self) -> tuple[str, str, str]:
+        return self.method, self.layout, self.prompts.hash
 
     def _check_file(self, items: Sequence[Item]) -> None:
         if self.knowledge_file is not None and items:
             self.knowledge_file.check_used(item.question.text for item in items)
 
     def _answer(self, known: Written | None, written: Written) -> Answer:
-        return Answer(written.text, self.trace(known, written))
+        return Answer(written.text, self.course(known, written))
 
     def request(self, step: str, item: Item, known: Written | None) -> Request:
         """What the engine is asked in a step of an item, `known` being its knowledge."""
@@ -258,4 +291,4 @@ class Pipeline:
             tokens = self.engine.count_tokens(text)
         if truncated is None and tokens is not None:
             truncated = tokens >= request.limit
-        return Written(str(text), source, tokens, truncated)
+        return Written(text, source, tokens, truncated)
