@@ -71,14 +71,12 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
             why = "settings that are not plainly greedy"
         if why is None and max(request.limit for request in requests) < LONG:
             why = f"no text can have {LONG} tokens"
-        says = (
-            f"static batches, sorted by length: {why}"
-            if why
-            else f"continuous, {self._at_a_time()} at a time"
+        used = (
+            f"static, sorted by length: {why}" if why else f"continuous, {self._at_a_time()} texts at a time"
         )
-        if says != self._said:
-            self._said = says
-            log.info("backend=hf: batching is %s", says)
+        if used != self._said:
+            self._said = used
+            log.info("backend=hf: batching is %s", used)
         return why is None
 
     def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
