@@ -38,7 +38,11 @@ class VLLMRun:
     lora: Any = None
 
     def write(self, requests: Sequence[Request], done: Done, bar: tqdm) -> list[str]:
-        """As `ske_models.pipeline.Engine.generate`; answers go before first steps."""
+        """As `ske_models.pipeline.Engine.generate`.
+
+        First steps go first, so that the run does not end in a few questions with both steps before them; but
+        only while the cache holds the prompts of the second steps that wait meanwhile.
+        """
         engine = self.llm.llm_engine
         room = Room(engine.vllm_config)
         asked = list(requests)
@@ -49,7 +53,9 @@ class VLLMRun:
         try:
             while fresh or answers or sent:
                 while (answers or fresh) and room.is_left():
-                    index = (answers or fresh).popleft()
+                    first = fresh and (not answers or room.can_hold())
+                    index = fresh.popleft() if first else answers.popleft()
+                    room.release(index)
                     tokens, sampling = self.prepare(asked[index])
                     name = self._add(tokens, sampling)
                     step = asked[index].step
@@ -59,7 +65,11 @@ class VLLMRun:
                     texts[one.index] = reply = self._reply(asked[one.index], output)
                     room.give_back(one, reply)
                     for request in done(one.index, reply):
-                        (answers if request.step == "answer" else fresh).append(len(asked))
+                        if request.step == "answer":
+                            answers.append(len(asked))
+                            room.hold(len(asked), reply)
+                        else:
+                            fresh.append(len(asked))
                         asked.append(request)
                     bar.total = len(asked)
                     bar.update()
@@ -98,6 +108,8 @@ class Room:
 
     What waited in the engine's own queue would stand before the second steps, and take the cached blocks of
     their prompts. A text is expected to be as long as those of its step so far were in the mean.
+
+    tokens: room in the KV cache beside what runs. held: tokens that a second step shall find there, by index.
     """
 
     def __init__(self, config: VllmConfig) -> None:
@@ -107,6 +119,8 @@ class Room:
         self.tokens = float(cache.num_gpu_blocks * cache.block_size) if cache.num_gpu_blocks else math.inf
         self.lengths: dict[str, tuple[int, int]] = {}  # step: texts, tokens in them
         self.busy = 0
+        self.held: dict[int, int] = {}
+        self.holds = 0
 
     def is_left(self) -> bool:
         """Always for one request: whether the model has room for it is vLLM's to say."""
@@ -120,6 +134,19 @@ class Room:
         self.requests -= 1
         self.tokens -= size
         return size
+
+    def can_hold(self) -> bool:
+        """Whether what waits for its second step stays in the cache if something else goes in now."""
+        return self.tokens > self.holds
+
+    def hold(self, index: int, reply: Reply) -> None:
+        """A request waits that continues what was just written."""
+        self.held[index] = (reply.prompt_tokens or 0) + (reply.tokens or 0)
+        self.holds += self.held[index]
+
+    def release(self, index: int) -> None:
+        """It waits no longer; nothing happens for a first step."""
+        self.holds -= self.held.pop(index, 0)
 
     def give_back(self, sent: Sent, reply: Reply) -> None:
         """It is finished."""

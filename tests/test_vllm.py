@@ -26,7 +26,7 @@ pytest.importorskip("vllm")
 from ske_models.vllm_run import Room, Sent
 
 TASKS = Path(__file__).parent / "tasks"
-AT_ONCE = 4
+AT_ONCE = 5  # does not divide the 12 questions: the last first steps leave room
 KNOWLEDGE_LIMIT = 12
 ENGINE: dict[str, Any] = {
     "dtype": "float32",
@@ -114,7 +114,7 @@ def test_step_2_enters_while_step_1_runs_and_the_engine_is_given_what_it_holds(m
     evaluate(model())
     steps = [step for step, _ in sent]
     assert steps.count("knowledge") == steps.count("answer") == 12
-    assert steps.index("answer") < 8, "a first step had to wait for the others"
+    assert sent[steps.index("answer")][1] > 1, "it waited for all first steps"
     assert max(inside for _, inside in sent) == AT_ONCE
 
 
@@ -132,6 +132,21 @@ def test_the_engine_is_given_what_its_cache_is_expected_to_hold():
         sizes.append(room.take("knowledge", prompt=80, limit=220))
     assert sizes[4:] == [80 + 20]
     assert room.take("answer", prompt=80, limit=220) == 300, "nothing is known of this step's lengths"
+
+
+def test_second_steps_go_first_when_the_cache_cannot_hold_their_prompts():
+    cache = SimpleNamespace(num_gpu_blocks=10, block_size=100)
+    room = Room(SimpleNamespace(cache_config=cache, scheduler_config=SimpleNamespace(max_num_seqs=99)))
+    written = Reply("text")
+    written.prompt_tokens, written.tokens = 280, 20
+    room.take("knowledge", prompt=280, limit=20)
+    for index in range(2):
+        assert room.can_hold()
+        room.hold(index, written)
+    room.take("knowledge", prompt=280, limit=20)
+    assert not room.can_hold()
+    room.release(0)
+    assert room.can_hold()
 
 
 def test_multiturn_finds_step_1_in_the_cache(model):

