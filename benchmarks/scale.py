@@ -1,0 +1,193 @@
+"""What an item costs us beside the engine, in time and memory, and whether that grows with their number.
+
+    HF_ENDPOINT=... python benchmarks/scale.py [--save]
+    HF_ENDPOINT=... python benchmarks/scale.py --profile 10000      # where the time goes
+
+`ske_explicit` runs both steps of `explicit` over an lm-eval backend that writes at once: transformers' one
+with its tokenizer and template, but without the model's forward passes. Prompts are the benchmarks' own
+questions, numbered, so that no two are the same; texts have 100 words. Measured is the whole of
+`generate_until`: rendering, keys, the store in a file, counts, traces. Every run has a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import os
+import pstats
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+
+from benchmarks.report import publish
+from benchmarks.toy import rows, toy
+from ske_models.continuous import Continuous
+from ske_models.lm_eval import SKEExplicitLM
+from ske_models.pipeline import Done, Reply, Request
+from ske_tasks.rows import prompt
+
+SIZES = (1_000, 10_000, 100_000)
+WORDS = "what the question needs to be answered is written here in words that a tokenizer knows well ".split()
+LENGTH = 100  # words of a text
+
+
+@register_model("instant-batches")
+class InstantBatchesLM(HFLM):
+    """lm-eval's transformers backend, but every text is there at once. How long it is, it does not say."""
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        texts = []
+        for request in requests:
+            prompt, settings = request.args
+            texts.append(text_for(prompt))
+            self.cache_hook.add_partial("generate_until", (prompt, settings), texts[-1])
+        return texts
+
+
+@register_model("instant")
+class InstantLM(HFLM, Continuous):
+    """The same, as the backends that take requests while they run; those say how long a text is."""
+
+    def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
+        waiting, texts = deque(requests), list[str]()
+        while waiting:
+            reply = Reply(text_for(waiting.popleft().prompt))
+            reply.tokens, reply.prompt_tokens, reply.truncated = LENGTH, LENGTH, False
+            texts.append(reply)
+            waiting += done(len(texts) - 1, reply)
+        return texts
+
+
+def text_for(prompt: str) -> str:
+    """Another text for (almost) every prompt, of words that a tokenizer knows."""
+    start = zlib.crc32(prompt.encode())
+    return f"{start} " + " ".join(islice(cycle(WORDS), start % len(WORDS), start % len(WORDS) + LENGTH))
+
+
+def questions(n: int, folder: Path) -> list[dict[str, Any]]:
+    """`n` docs of the six benchmarks, each with a number, so that every prompt is another one."""
+    real = json.loads((folder / "rows.json").read_text())
+    return [{**row, "ske_question": f"{i}. {row['ske_question']}"} for i, row in zip(range(n), cycle(real))]
+
+
+def measure(backend: str, n: int, folder: Path, profile: bool = False) -> dict[str, float]:
+    """{"ms", "cpu", "kb"}: milliseconds (wall, processor) and KB of memory an item, of one call with `n`.
+
+    Memory is the growth of the process to its peak, from when the harness' requests are there.
+    """
+    lm = SKEExplicitLM(
+        backend=backend,
+        pretrained=str(toy(folder / "toy")),
+        device="cpu",
+        dtype="float32",
+        store=str(folder / f"{os.getpid()}.sqlite"),
+    )
+    settings = {"do_sample": False, "temperature": 0.0, "until": [], "max_gen_toks": 1024}
+    requests = []
+    for number, doc in enumerate(questions(n, folder)):
+        context = lm.apply_chat_template([{"role": "user", "content": prompt(doc)}])
+        request = (context, dict(settings))
+        requests.append(Instance("generate_until", doc, request, 0, metadata=("scale", number, 1)))
+    with cProfile.Profile(time.process_time) if profile else nullcontext() as profiler:
+        before = psutil.Process().memory_info().rss
+        started, started_cpu = time.perf_counter(), time.process_time()
+        texts = lm.generate_until(requests)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - started_cpu
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if profiler:
+        profiled = pstats.Stats(profiler)
+        for order in ("cumulative", "tottime"):
+            profiled.sort_stats(order).print_stats(40)
+    assert len(texts) == lm.pipeline.counts["answer"].generated == n  # nothing is shared, nothing reused
+    return {"ms": 1000 * seconds / n, "cpu": 1000 * cpu / n, "kb": (peak - before) / n / 1000}
+
+
+def measured(backend: str, n: int, folder: Path) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, __file__, "--one", backend, str(n), str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/scale.md")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--profile", type=int, metavar="N", help="show where the time of N items goes, and stop"
+    )
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        backend, n, folder = args.one
+        print(json.dumps(measure(backend, int(n), Path(folder))))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        toy(folder / "toy")
+        (folder / "rows.json").write_text(json.dumps(rows(6_000)))
+        if args.profile:
+            measure("instant", args.profile, folder, profile=True)
+            return
+        runs = [("instant", n) for n in SIZES] + [("instant-batches", SIZES[1])]
+        found: dict[tuple[str, int], list[dict[str, float]]] = {run: [] for run in runs}
+        for turn in range(args.repeats):
+            for run in runs[:: 1 if turn % 2 else -1]:
+                found[run].append(measured(*run, folder))
+    says = {"instant": "says how long a text is", "instant-batches": "does not: texts are tokenized to count"}
+    rows_ = []
+    for backend, n in runs:
+        each = found[backend, n]
+        row = [
+            f"{n:,}",
+            says[backend],
+            _median([one["ms"] for one in each]),
+            _median([one["cpu"] for one in each]),
+            _median([one["kb"] for one in each]),
+        ]
+        rows_.append(row)
+    publish(
+        "scale",
+        "What does an item cost beside the engine, and does it grow?",
+        "python benchmarks/scale.py --save",
+        ["items", "the engine", "ms an item", "of them on the processor", "KB an item"],
+        rows_,
+        [
+            f"From {SIZES[1]:,} to {SIZES[2]:,} items memory grows by {_growth(found):.2f} KB an item.",
+            f"Median of {args.repeats} interleaved runs, each in a process of its own [lowest, highest].",
+            "KB: growth of the process to its peak while the items run, their answers included.",
+        ],
+        ["lm-eval", "transformers", "jinja2"],
+        args.save,
+    )
+
+
+def _growth(found: dict[tuple[str, int], list[dict[str, float]]]) -> float:
+    """KB an item that the largest run needs more than the one before it."""
+    kb = [n * statistics.median(one["kb"] for one in found["instant", n]) for n in SIZES[1:]]
+    return (kb[1] - kb[0]) / (SIZES[2] - SIZES[1])
+
+
+def _median(values: list[float]) -> str:
+    return f"{statistics.median(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
+
+
+if __name__ == "__main__":
+    main()
