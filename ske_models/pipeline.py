@@ -77,6 +77,22 @@ class Engine(Protocol):
         """Whether two generations with these settings may differ: those are neither shared nor stored."""
 
 
+def measured(engine: Engine, request: Request, text: str) -> tuple[int | None, bool | None]:
+    """(tokens of a text, whether it reached its limit): as the engine said, else counted, else None."""
+    tokens, truncated = (text.tokens, text.truncated) if isinstance(text, Reply) else (None, None)
+    if tokens is None:
+        tokens = engine.count_tokens(text)
+    if truncated is None and tokens is not None:
+        truncated = tokens >= request.limit
+    return tokens, truncated
+
+
+def prompt_tokens(engine: Engine, request: Request, text: str) -> int:
+    """Tokens of the prompt of a text: as the engine said, else counted, else 0."""
+    said = text.prompt_tokens if isinstance(text, Reply) else None
+    return (engine.count_tokens(request.prompt) or 0) if said is None else said
+
+
 @dataclass
 class StepCounts:
     """What a step cost, over all calls of a run.
@@ -275,10 +291,7 @@ class Pipeline:
         if key is not None:
             self.store.put(key, request.step, self.prompts.hash, request.question, text)
         written, count = self._measured(request, text, "generated"), self.counts[request.step]
-        sent = text.prompt_tokens if isinstance(text, Reply) else None
-        if sent is None:
-            sent = self.engine.count_tokens(request.prompt) or 0
-        wrote = written.tokens or 0
+        sent, wrote = prompt_tokens(self.engine, request, text), written.tokens or 0
         count.generated += 1
         count.prompt_tokens += sent
         count.cached_tokens += (text.cached_tokens or 0) if isinstance(text, Reply) else 0
@@ -286,9 +299,4 @@ class Pipeline:
         return written, max(sent + wrote, 1)
 
     def _measured(self, request: Request, text: str, source: str) -> Written:
-        tokens, truncated = (text.tokens, text.truncated) if isinstance(text, Reply) else (None, None)
-        if tokens is None:
-            tokens = self.engine.count_tokens(text)
-        if truncated is None and tokens is not None:
-            truncated = tokens >= request.limit
-        return Written(text, source, tokens, truncated)
+        return Written(text, source, *measured(self.engine, request, text))

@@ -15,7 +15,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 
 from ske_models.lineage import digest
-from ske_models.pipeline import Request
+from ske_models.pipeline import Request, measured
 from training.engine import CheckpointEngine, identity, load_engine
 from training.files import Row, in_parts, read_jsonl
 from training.run import Run
@@ -90,9 +90,8 @@ def ask(run: Run, n: int, path: Path, passages: list[str]) -> list[Row]:
             origin = Instance("generate_until", {"passage": passage}, ("", {}), 0)
             requests.append(Request("question", prompt, settings, limit, passage, origin))
         rows = []
-        for passage, text in zip(window, engine.generate(requests, lambda *_: ()), strict=True):
-            tokens = engine.count_tokens(text)
-            truncated = None if tokens is None else tokens >= limit
+        for request, text in zip(requests, engine.generate(requests, lambda *_: ()), strict=True):
+            passage, (_, truncated) = request.question, measured(engine, request, text)
             rows.append(
                 {
                     "passage_id": digest(passage),

@@ -13,7 +13,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 
 from ske_models.lineage import digest
-from ske_models.pipeline import Request
+from ske_models.pipeline import Request, measured, prompt_tokens
 from ske_models.scores import AGAIN, Verdict, read_verdict
 from training.engine import CheckpointEngine, identity, load_engine
 from training.files import Row, in_parts
@@ -72,13 +72,13 @@ def _write(engine: CheckpointEngine, window: Sequence[str], *seed: str | int) ->
     requests = [Request("judge", chat, settings, limit, "", origin) for chat in chats]
     rows = []
     for request, text in zip(requests, engine.generate(requests, lambda *_: ()), strict=True):
-        wrote = engine.count_tokens(text)
+        wrote, truncated = measured(engine, request, text)
         rows.append(
             {
                 "text": text,
-                "truncated": wrote is not None and wrote >= limit,
+                "truncated": bool(truncated),
                 "attempts": 1,
-                "input": engine.count_tokens(request.prompt) or 0,
+                "input": prompt_tokens(engine, request, text),
                 "output": wrote or 0,
             }
         )
