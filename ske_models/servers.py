@@ -94,13 +94,18 @@ class Asking:
         self.answered = answered
         self.bar = bar
         self.heard = time.monotonic()  # when a server last answered
+        self.busy: set[asyncio.Task] = set()  # workers whose call is under way
+        self.stopping = False
         self.up = {url: asyncio.Event() for url in servers.urls}
         self.queue: asyncio.PriorityQueue[tuple[int, int, Call]] = asyncio.PriorityQueue()
         self.number = itertools.count()
         self.backoff = tenacity.wait_exponential_jitter(initial=0.5, max=15, jitter=0.5)
 
     async def run(self) -> None:
-        """Returns when every call has its answer. Raises StopError, and whatever `answered` raises."""
+        """Returns when every call has its answer. Raises StopError, and whatever `answered` raises.
+
+        Before it does, it waits for the calls that are under way: their answers are heard, too.
+        """
         for call in self.calls:
             self._put(call)
         for up in self.up.values():
@@ -112,11 +117,13 @@ class Asking:
             trust_env=True,
         )
         async with self.session:
-            places = [url for url in self.up for _ in range(self.servers.concurrent)]
+            # in turn, so that a few calls are shared out, too
+            places = [url for _ in range(self.servers.concurrent) for url in self.up]
             workers = [asyncio.create_task(self._work(url)) for url in places]
             tasks = [asyncio.create_task(self.queue.join()), *workers]  # a worker ends by an error only
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
+            self.stopping = True
+            for task in {*tasks} - self.busy:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             for task in done:
@@ -124,7 +131,7 @@ class Asking:
 
     async def _work(self, url: str) -> None:
         """Keeps one place at a server filled. While the server is in trouble, only one worker tries it."""
-        while True:
+        while not self.stopping:
             await self.up[url].wait()
             try:
                 await self._next(url)
@@ -137,6 +144,9 @@ class Asking:
     async def _next(self, url: str) -> None:
         """Asks the server one call; one that did not work goes back into the queue."""
         *_, call = await self.queue.get()
+        worker = asyncio.current_task()
+        assert worker is not None
+        self.busy.add(worker)
         try:
             call.answer = await self._post(url, call)
             self.heard = time.monotonic()
@@ -146,16 +156,17 @@ class Asking:
             self.bar.update()
         except TroubleError as trouble:
             call.failures += trouble.counts
-            if call.failures > self.servers.max_retries:
+            if self.stopping or call.failures > self.servers.max_retries:
                 raise StopError(f"{url}: one prompt failed {call.failures} times ({trouble})") from None
             self._put(call)
             raise
         finally:
+            self.busy.discard(worker)
             self.queue.task_done()
 
     def _put(self, call: Call) -> None:
-        """What has failed goes to the end: if it is the cause of the trouble, the others are done first."""
-        rank = 2 if call.failures else 0 if call.later else 1
+        """What has failed most goes to the end: if it is the cause of the trouble, the rest is done first."""
+        rank = 1 + call.failures if call.failures else 0 if call.later else 1
         self.queue.put_nowait((rank, next(self.number), call))
 
     async def _wait_for(self, url: str, trouble: TroubleError) -> None:
