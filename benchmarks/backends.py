@@ -4,8 +4,8 @@
     HF_ENDPOINT=... python benchmarks/backends.py six --save        # the real benchmarks, a random model
 
 Asks by `explicit`: in this process with backend=hf and backend=vllm, and over `transformers serve` and
-`vllm serve`, which it starts. For every text that is not hf's it looks at the place where the two part: how far
-apart are the logits of their tokens there?
+`vllm serve`, which it starts. For every text that is not hf's it looks at the place where the two part: how
+far apart are the logits of their tokens there?
 """
 
 from __future__ import annotations

@@ -78,16 +78,22 @@ class Served(TemplateAPI, Continuous):
 
     def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
         """A `Reply` for each request, in order. Raises UserError if the servers do not answer."""
+        self.cut = 0
         calls = self._generations(requests)
         place = {call: index for index, call in enumerate(calls)}
 
         def answered(call: Call) -> list[Call]:
             new = self._generations(done(place[call], call.answer))
-            place.update((call, len(place) + index) for index, call in enumerate(new))
+            place.update(zip(new, range(len(calls), len(calls) + len(new)), strict=True))
             calls.extend(new)
             return new
 
-        _run(self._ask(calls, answered, quiet))
+        _run(self._ask(calls[:], answered, quiet))
+        if self.cut:
+            say(
+                f"{self.cut} of {len(calls)} prompts had no room in max_length={self.max_length + 1} and "
+                "were cut at their beginning; set max_length to the model's"
+            )
         return [call.answer for call in calls]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -149,7 +155,7 @@ class Served(TemplateAPI, Continuous):
         )
 
     def _encoded(self, prompts: Sequence[str], settings: Sequence[dict[str, Any]]) -> list[list[int]]:
-        """The prompts' tokens, cut on the left to what `max_length` leaves room for, as lm-eval does."""
+        """The prompts' tokens, cut on the left to what `max_length` leaves room for, as lm-eval cuts them."""
         longest = max(how["max_gen_toks"] for how in settings)
         if longest >= self.max_length:
             raise UserError(
@@ -158,12 +164,7 @@ class Served(TemplateAPI, Continuous):
             )
         tokens = self.tok_encode(list(prompts), add_special_tokens=self.add_bos_token)
         rooms = [self.max_length - how["max_gen_toks"] for how in settings]
-        cut = sum(len(ids) > room for ids, room in zip(tokens, rooms, strict=True))
-        if cut:
-            say(
-                f"{cut} of {len(prompts)} prompts have no room in max_length={self.max_length + 1} and were "
-                "cut at their beginning; set max_length to the model's"
-            )
+        self.cut += sum(len(ids) > room for ids, room in zip(tokens, rooms, strict=True))
         return [ids[-room:] for ids, room in zip(tokens, rooms, strict=True)]
 
     def _call(

@@ -114,7 +114,7 @@ def how_often(store: Path) -> list[int]:
 @pytest.mark.parametrize(
     ("backend", "more"),
     [
-        ("local-chat-completions", {}),
+        ("local-chat-completions", {"window": 3}),
         # transformers' server takes no token ids
         ("local-completions", {"tokenized_requests": False}),
     ],
