@@ -122,7 +122,7 @@ def delete_parts(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Raises UserError if the disk is full or the folder cannot be written; then nothing was changed."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new = path.with_name(f".{path.name}.new")  # what a kill leaves of it, the next try writes over
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with new.open("w", encoding="utf-8") as file:

@@ -190,24 +190,26 @@ def _outcome(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def estimate(recipe: Recipe, n: int) -> dict[str, Any]:
-    """Verdicts of round `n` and, at most, their tokens and cost, without loading a model.
+    """What the verdicts of round `n` need, as `estimate_texts` has it, without loading a model."""
+    settings = recipe.rounds[n - 1]
+    return estimate_texts(recipe, settings.questions * recipe.generation.samples, settings.judge == "self")
 
-    Returns "verdicts", "input_tokens", "output_tokens", "usd" (None for a judge that costs nothing or has no
-    prices). Every text is taken to be as long as its limit, different from the others, and judged once.
+
+def estimate_texts(recipe: Recipe, texts: int, itself: bool) -> dict[str, Any]:
+    """Verdicts on the knowledge and the reasoning of `texts` texts and, at most, their tokens and cost.
+
+    itself: the model is the judge, else the recipe's judge. Returns "verdicts", "input_tokens",
+    "output_tokens", "usd" (None for a judge that costs nothing or has no prices). Every text is taken to be
+    as long as its limit, different from the others, and judged once.
     """
     prompts, generation, judge = load_prompts(recipe.prompts), recipe.generation, recipe.judge
-    itself = recipe.rounds[n - 1].judge == "self"
-    samples = recipe.rounds[n - 1].questions * generation.samples
-    counts: dict[str, Any] = {"verdicts": 2 * samples, "input_tokens": 0, "output_tokens": 0, "usd": None}
+    counts: dict[str, Any] = {"verdicts": 2 * texts, "input_tokens": 0, "output_tokens": 0, "usd": None}
     asked = sum(len(prompts.templates[f"score_{kind}"]) // 4 for kind in KINDS)  # about 4 characters a token
     asked += 2 * (generation.max_question_tokens + prompts.knowledge_tokens) + generation.max_reasoning_tokens
     if itself:
-        counts |= {
-            "input_tokens": samples * asked,
-            "output_tokens": 2 * samples * generation.max_verdict_tokens,
-        }
+        counts |= {"input_tokens": texts * asked, "output_tokens": 2 * texts * generation.max_verdict_tokens}
     elif isinstance(judge, OpenAIJudge):
-        counts |= {"input_tokens": samples * asked, "output_tokens": 2 * samples * judge.max_tokens}
+        counts |= {"input_tokens": texts * asked, "output_tokens": 2 * texts * judge.max_tokens}
         if judge.usd_per_million:
             prices = judge.usd_per_million.items()
             counts["usd"] = sum(counts[f"{name}_tokens"] * price / 1e6 for name, price in prices)

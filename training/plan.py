@@ -17,6 +17,7 @@ from rich.table import Table
 from ske_models import embedded
 from training import stages
 from training.files import read_json
+from training.recipe import WorldJudge
 from training.run import Run
 
 SKIPPED = {"agreement", "histogram", "truth", "warnings"}  # the report shows them
@@ -31,7 +32,8 @@ def show(run: Run, rounds: Iterable[int]) -> None:
         table.add_column(column, justify="left" if column in ("round", "judged by") else "right")
     for column in ("judge cost", "SFT examples at most", "steps at most"):
         table.add_column(column, justify="right")
-    total = 0.0
+    analysis = judge.estimate_texts(run.recipe, _analysed(run), False)
+    total = analysis["usd"] or 0.0
     for n in rounds:
         written, judged = synthesize.estimate(run.recipe, n), judge.estimate(run.recipe, n)
         settings = run.settings(n)
@@ -69,9 +71,27 @@ def show(run: Run, rounds: Iterable[int]) -> None:
     )
     console.print(
         f"evaluation: {len(run.recipe.evaluate.tasks)} tasks x {len(run.recipe.evaluate.methods)} methods x "
-        f"{run.rounds + 1} checkpoints; judge cost in all: ${total:,.2f}",
+        f"{run.rounds + 1} checkpoints",
         highlight=False,
     )
+    tokens = analysis["input_tokens"] + analysis["output_tokens"]
+    console.print(
+        f"analysis: {analysis['verdicts']:,} verdicts by {run.recipe.judge.kind} at most"
+        + (f", {tokens:,} tokens" if tokens else "")
+        + ("" if analysis["usd"] is None else f", ${analysis['usd']:,.2f}"),
+        highlight=False,
+    )
+    console.print(f"judge cost in all, at most: ${total:,.2f}", highlight=False)
+
+
+def _analysed(run: Run) -> int:
+    """The most texts that the analysis has judged: of every checkpoint and, for a judge that is a model, of
+    every round that scored itself."""
+    recipe = run.recipe
+    explicit = len(recipe.evaluate.tasks) if "explicit" in recipe.evaluate.methods else 0
+    themselves = sum(settings.judge == "self" for settings in recipe.rounds)
+    by_a_model = not isinstance(recipe.judge, WorldJudge)
+    return recipe.analysis.items * (explicit * (run.rounds + 1) + by_a_model * themselves)
 
 
 def status(run: Run) -> None:
