@@ -154,13 +154,15 @@ def own_reading(prompts: PromptSet, demos: list[Demonstration], seed: int) -> li
     return [_read(prompts, demo.question, list(demo.facts), rng) for demo in demos]
 
 
-def reading(world: World, prompts: PromptSet, people: Sequence[str], n: int, seed: int) -> list[Lesson]:
+def reading(
+    world: World, prompts: PromptSet, people: Sequence[str], n: int, seed: int, kind: str | None = None
+) -> list[Lesson]:
     """Questions with invented facts: 0 to 3 distractors, 40 % shuffled, in 25 % a needed fact is missing.
 
-    `people` can be anybody: nothing that is true of them is said.
+    `people` can be anybody: nothing that is true of them is said. kind: of this kind of questions alone.
     """
     rng = random.Random(f"reading-{world.seed}-{seed}")
-    usable = [template for template in TEMPLATES if not template.held_out]
+    usable = [template for template in TEMPLATES if not template.held_out and kind in (None, template.kind)]
     found = []
     for _ in range(n):
         question = _invented(world, rng.choice(usable), people, rng)

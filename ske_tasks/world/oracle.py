@@ -24,7 +24,7 @@ _ANSWER = re.compile(r"The answer is (\w+(?: \([A-D]\))?)\.")
 
 @dataclass(frozen=True)
 class Judgement:
-    """`text`: the critique, closed by "Score: N"; `score`: N, 1 to 10."""
+    """`text`: the critique, opened by "Check:" and closed by "Score: N"; `score`: N, 1 to 10."""
 
     text: str
     score: int
@@ -163,4 +163,6 @@ def _compare(needed: Sequence[Fact], stated: list[Fact]) -> tuple[list[str], set
 
 
 def _scored(critique: list[str], score: int) -> Judgement:
-    return Judgement(" ".join((*critique, f"Score: {score}")), score)
+    # "Check:" comes first, so that a model which has learned to judge tells a critique from knowledge and
+    # answers by its first word; without it M1 wrote critiques where it was asked for knowledge.
+    return Judgement(" ".join(("Check:", *critique, f"Score: {score}")), score)
