@@ -12,6 +12,7 @@ what lm-eval's own backend would do: two batches, one after the other.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -24,6 +25,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from vllm import RequestOutput, SamplingParams, TokensPrompt
@@ -163,17 +165,27 @@ def main() -> None:
     with profiled(lm) as spent:
         sent = lm.record()
     whole = time.perf_counter() - started
-    steps, n = lm.pipeline.counts.values(), len(lm.requests)
-    written = sum(s.output_tokens for s in steps)
-    prompts, cached = sum(s.prompt_tokens for s in steps), sum(s.cached_tokens for s in steps)
+    counts, n = lm.pipeline.counts.values(), len(lm.requests)
+    written = sum(count.output_tokens for count in counts)
+    prompts, cached = sum(c.prompt_tokens for c in counts), sum(c.cached_tokens for c in counts)
     ways = {
         "explicit": partial(lm.again, lm.engine),
         "two batches": partial(lm.again, TwoBatches(lm.inner)),
         "floor": partial(lm.floor, sent),
     }
     busy: dict[str, list[float]] = {way: [] for way in ways}  # seconds of the processor
+    steps: Counter[str] = Counter()  # of the engine, in one run
+    engine = lm.inner.model.llm_engine
+    step = engine.step
 
     def measured(way: str) -> None:
+        steps[way] = 0
+
+        def counted() -> list[RequestOutput]:
+            steps[way] += 1
+            return step()
+
+        engine.step = counted
         started = time.process_time()
         ways[way]()
         busy[way].append(time.process_time() - started)
@@ -184,17 +196,22 @@ def main() -> None:
     for way in ways:
         spans = [ratios(times, way, "floor") for times in (seconds, busy)]
         cells = [f"**{middle:.2f}** ({low:.2f} to {high:.2f})" for middle, low, high in spans]
-        rows.append([way, *cells, f"{statistics.median(seconds[way]) / n * 1000:.1f}"])
+        each = statistics.median(seconds[way]) / n * 1000
+        rows.append([way, *cells, f"{each:.1f}", f"{steps[way]:,}", f"{steps[way] / steps['floor']:.2f}"])
     parts = [f"{name} {part / n * 1000:.2f}" for name, part in spent.most_common()]
     cache = lm.inner.model.llm_engine.vllm_config.cache_config
     publish(
         f"floor_{args.layout}",
         f"Wall time of an explicit evaluation ({args.layout}) over the bare engine's with the same work",
         f"python benchmarks/floor.py --layout {args.layout} --items {args.items} --repeats {args.repeats}",
-        ["", "wall time / floor", "processor time / floor", "wall, ms a question"],
+        ["", "wall time / floor", "processor time / floor", "wall, ms a question", "engine steps", "/ floor"],
         rows,
         [
-            "What is compared is said at the top of benchmarks/floor.py.",
+            "What is compared is said at the top of benchmarks/floor.py. One process, "
+            f"{torch.get_num_threads()} threads; load average (15 minutes) {os.getloadavg()[2]:.1f}. Above "
+            "the number of cores, others ran at the same time: then the processor time says more than the "
+            "wall time. On a GPU a step of the engine takes about as long whether it is full or not: the "
+            "number of steps is what stragglers cost there.",
             f"{n} questions of the six benchmarks (`ske_quick`), both steps, layout `{args.layout}`; the toy "
             f"model (benchmarks/toy.py, 4 M parameters, fp32); at most {LIMIT} tokens a text; "
             f"{args.repeats} interleaved repeats, median (lowest to highest).",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ske_models.flow import Flow
 from ske_models.knowledge import KnowledgeFile, Store, step_key
@@ -33,7 +33,62 @@ class Request:
     origin: Any
 
 
-class Reply(str):
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A text and its source: "generated", "store", "file" (the knowledge file) or "edited" (there)."""
+
+    text: str
+    source: str
+    tokens: int | None = None
+    truncated: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How an answer came about.
+
+    run: (method, layout, hash of the prompts). tokens, truncated: of the answer; None where the harness
+    scores the options itself.
+    """
+
+    run: tuple[str, str, str]
+    knowledge: Written | None
+    tokens: int | None
+    truncated: bool | None
+
+    def trace(self) -> dict[str, Any]:
+        """As it stands in results."""
+        method, layout, prompts = self.run
+        known = self.knowledge
+        return {
+            "method": method,
+            "layout": layout,
+            "prompts": prompts,
+            "knowledge": known.text if known else None,
+            "knowledge_source": known.source if known else None,
+            "truncated": {"knowledge": known.truncated if known else None, "answer": self.truncated},
+            "tokens": {"knowledge": known.tokens if known else None, "answer": self.tokens},
+        }
+
+
+class Answer(str):
+    """An answer's text, with how it came about in `trace`. Pickles and hashes as a `str` does."""
+
+    __slots__ = ("_how",)
+    _how: Course | dict[str, Any]
+
+    def __new__(cls, text: str, how: Course | dict[str, Any] | None = None) -> Answer:
+        answer = super().__new__(cls, text)
+        answer._how = how or {}
+        return answer
+
+    @property
+    def trace(self) -> dict[str, Any]:
+        """As `Course.trace`: made when it is asked for, since it is larger than most answers."""
+        return self._how.trace() if isinstance(self._how, Course) else self._how
+
+
+class Reply(Answer):
     """A text from an engine that says how long it is. None: it does not say, and the text is counted.
 
     tokens, prompt_tokens: of the text and of its prompt; cached_tokens: of its prompt, those that the engine
@@ -47,9 +102,16 @@ class Reply(str):
     truncated: bool | None
 
     def __new__(cls, text: str) -> Reply:
-        reply = super().__new__(cls, text)
+        reply = cast("Reply", super().__new__(cls, text))
         reply.tokens = reply.prompt_tokens = reply.cached_tokens = reply.truncated = None
         return reply
+
+    def answer(self, how: Course) -> Answer:
+        """The answer with this text: this very object, if it is not another item's answer already."""
+        if self._how:
+            return Answer(self, how)
+        self._how = how
+        return self
 
 
 Done = Callable[[int, str], Sequence[Request]]
@@ -66,8 +128,8 @@ class Engine(Protocol):
 
         May call `done(index, text)` as early as one is there. What that returns can be asked from then on: an
         engine that takes new requests while it runs appends them to the others (so their indices follow) and
-        returns their texts, too; it should prefer those of the later step, whose prompts its cache may have.
-        Any other engine is given them in the next call.
+        returns their texts, too; it should ask a second step while its cache still has the prompt of the
+        first. Any other engine is given them in the next call.
         """
 
     def count_tokens(self, text: Any) -> int | None:
@@ -133,63 +195,6 @@ class Item:
     origin: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A text and its source: "generated", "store", "file" (the knowledge file) or "edited" (there)."""
-
-    text: str
-    source: str
-    tokens: int | None = None
-    truncated: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """How an answer came about. run: (method, layout, hash of the prompts). answer: None where the harness
-    scores the options itself."""
-
-    run: tuple[str, str, str]
-    knowledge: Written | None
-    answer: Written | None
-
-    def trace(self) -> dict[str, Any]:
-        """As it stands in results."""
-        method, layout, prompts = self.run
-        known, answer = self.knowledge, self.answer
-        return {
-            "method": method,
-            "layout": layout,
-            "prompts": prompts,
-            "knowledge": known.text if known else None,
-            "knowledge_source": known.source if known else None,
-            "truncated": {
-                "knowledge": known.truncated if known else None,
-                "answer": answer.truncated if answer else None,
-            },
-            "tokens": {
-                "knowledge": known.tokens if known else None,
-                "answer": answer.tokens if answer else None,
-            },
-        }
-
-
-class Answer(str):
-    """An answer's text, with how it came about in `trace`. Pickles and hashes as a `str` does."""
-
-    __slots__ = ("_how",)
-    _how: Course | dict[str, Any]
-
-    def __new__(cls, text: str, how: Course | dict[str, Any] | None = None) -> Answer:
-        answer = super().__new__(cls, text)
-        answer._how = how or {}
-        return answer
-
-    @property
-    def trace(self) -> dict[str, Any]:
-        """As `Course.trace`: made when it is asked for, since it is larger than most answers."""
-        return self._how.trace() if isinstance(self._how, Course) else self._how
-
-
 @dataclass
 class Pipeline:
     """A method with its prompts over one engine and one store. Counts add up over all calls of `run`.
@@ -240,7 +245,8 @@ class Pipeline:
 
     def course(self, known: Written | None, answer: Written | None) -> Course:
         """How an answer of this run came about."""
-        return Course(self._labels, known, answer)
+        tokens, truncated = (answer.tokens, answer.truncated) if answer else (None, None)
+        return Course(self._labels, known, tokens, truncated)
 
     @cached_property
     def _labels(self) -> tuple[str, str, str]:
@@ -251,7 +257,8 @@ class Pipeline:
             self.knowledge_file.check_used(item.question.text for item in items)
 
     def _answer(self, known: Written | None, written: Written) -> Answer:
-        return Answer(written.text, self.course(known, written))
+        text, course = written.text, self.course(known, written)
+        return text.answer(course) if isinstance(text, Reply) else Answer(text, course)
 
     def request(self, step: str, item: Item, known: Written | None) -> Request:
         """What the engine is asked in a step of an item, `known` being its knowledge."""

@@ -45,8 +45,8 @@ class VLLMRun:
         """
         engine = self.llm.llm_engine
         room = Room(engine.vllm_config)
-        asked = list(requests)
-        fresh, answers = deque(range(len(asked))), deque[int]()
+        asked = dict(enumerate(requests))  # what is not finished
+        fresh, answers = deque(asked), deque[int]()
         sent: dict[str, Sent] = {}  # by the engine's name of the request
         texts: dict[int, str] = {}
         bar.total = len(asked)
@@ -62,20 +62,21 @@ class VLLMRun:
                     sent[name] = Sent(index, step, room.take(step, len(tokens), sampling.max_tokens or 0))
                 for output in engine.step():
                     one = sent.pop(output.request_id)  # only finished texts are told of
-                    texts[one.index] = reply = self._reply(asked[one.index], output)
+                    texts[one.index] = reply = self._reply(asked.pop(one.index), output)
                     room.give_back(one, reply)
                     for request in done(one.index, reply):
+                        index = len(texts) + len(asked)
+                        asked[index] = request
                         if request.step == "answer":
-                            answers.append(len(asked))
-                            room.hold(len(asked), reply)
+                            answers.append(index)
+                            room.hold(index, reply)
                         else:
-                            fresh.append(len(asked))
-                        asked.append(request)
-                    bar.total = len(asked)
+                            fresh.append(index)
+                    bar.total = len(texts) + len(asked)
                     bar.update()
         finally:
             engine.abort_request(list(sent))  # there are some after an error or an interrupt only
-        return [texts[index] for index in range(len(asked))]
+        return [texts[index] for index in range(len(texts))]
 
     def _add(self, tokens: list[int], sampling: SamplingParams) -> str:
         sampling.output_kind = RequestOutputKind.FINAL_ONLY
