@@ -3,8 +3,8 @@
     texts = VLLMRun(llm, prepare, cut).write(requests, done, bar)     # as the pipeline's Engine.generate
 
 vLLM's `LLM.generate` takes a list of prompts and waits for the last of them: before each call ends the engine
-runs empty, straggler by straggler, and no text is known before all are. Here a question's second step enters
-the engine the moment its first one leaves it, while the prefix cache still has its prompt.
+runs empty, straggler by straggler, and no text is known before all are. Here second steps enter the engine
+while first ones still run, and before the prefix cache would lose their prompts.
 """
 
 from __future__ import annotations
