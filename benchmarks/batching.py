@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
@@ -24,7 +24,7 @@ from benchmarks.toy import rows, toy
 from ske_models.knowledge import Store
 from ske_models.lm_eval import SKEExplicitLM
 from ske_models.lm_eval_hf import ContinuousHF
-from ske_models.pipeline import Request
+from ske_models.pipeline import Answer, Request
 from ske_tasks.rows import prompt
 from ske_tasks.world.task import load_dev
 
@@ -103,7 +103,7 @@ def compare(
     def run(continuous: bool) -> None:
         assert isinstance(lm.inner, EitherHF)
         lm.inner.continuous, lm.pipeline.store = continuous, Store(None, {})
-        answers = lm.generate_until(requests)
+        answers = cast("list[Answer]", lm.generate_until(requests))
         texts[continuous] = [both for a in answers for both in (a.trace["knowledge"], a)]
         lengths[:] = [n for a in answers for n in a.trace["tokens"].values()]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -99,11 +100,17 @@ def compare(lm: SKEExplicitLM, name: str, n: int, repeats: int) -> list[str]:
     def plain(contexts: list[Instance]) -> None:
         backend.loglikelihood(contexts, disable_tqdm=True)
 
-    runs = {
+    def write() -> None:
+        backend.generate_until(knowledge, disable_tqdm=True)
+
+    def score() -> None:
+        lm.engine.score(informed)
+
+    runs: dict[str, Callable[[], None]] = {
         "plain": partial(plain, requests),
-        "knowledge": lambda: backend.generate_until(knowledge, disable_tqdm=True) and None,
+        "knowledge": write,
         "explicit": explicit,
-        "shared": lambda: lm.engine.score(informed) and None,
+        "shared": score,
         "own": partial(plain, informed),
     }
     seconds = interleaved(runs, repeats)

@@ -28,9 +28,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
-import psutil
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
@@ -40,7 +38,7 @@ from benchmarks.toy import rows, toy
 from ske_models.continuous import Continuous
 from ske_models.lm_eval import SKEExplicitLM
 from ske_models.pipeline import Done, Reply, Request
-from ske_tasks.rows import prompt
+from ske_tasks.rows import Row, prompt
 
 SIZES = (1_000, 10_000, 100_000)
 WORDS = "what the question needs to be answered is written here in words that a tokenizer knows well ".split()
@@ -80,10 +78,12 @@ def text_for(prompt: str) -> str:
     return f"{start} " + " ".join(islice(cycle(WORDS), start % len(WORDS), start % len(WORDS) + LENGTH))
 
 
-def questions(n: int, folder: Path) -> list[dict[str, Any]]:
+def questions(n: int, folder: Path) -> list[Row]:
     """`n` docs of the six benchmarks, each with a number, so that every prompt is another one."""
-    real = json.loads((folder / "rows.json").read_text())
-    return [{**row, "ske_question": f"{i}. {row['ske_question']}"} for i, row in zip(range(n), cycle(real))]
+    real: list[Row] = json.loads((folder / "rows.json").read_text())
+    return [
+        {**row, "ske_question": f"{i}. {row['ske_question']}"} for i, row in enumerate(islice(cycle(real), n))
+    ]
 
 
 def measure(backend: str, n: int, folder: Path, profile: bool = False) -> dict[str, float]:
@@ -103,9 +103,9 @@ def measure(backend: str, n: int, folder: Path, profile: bool = False) -> dict[s
     for number, doc in enumerate(questions(n, folder)):
         context = lm.apply_chat_template([{"role": "user", "content": prompt(doc)}])
         request = (context, dict(settings))
-        requests.append(Instance("generate_until", doc, request, 0, metadata=("scale", number, 1)))
+        requests.append(Instance("generate_until", dict(doc), request, 0, metadata=("scale", number, 1)))
     with cProfile.Profile(time.process_time) if profile else nullcontext() as profiler:
-        before = psutil.Process().memory_info().rss
+        before = resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[1])
         started, started_cpu = time.perf_counter(), time.process_time()
         texts = lm.generate_until(requests)
         seconds, cpu = time.perf_counter() - started, time.process_time() - started_cpu

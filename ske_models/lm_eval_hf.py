@@ -45,12 +45,13 @@ CHUNK = 512  # tokens of a forward pass, at most
 class _Settings:
     """How a text ends, as lm-eval reads a task's settings.
 
-    until: stop strings, the end token's text among them. look_back: the most tokens that another of them
-    can have; 0 if there is none. others: what is not about the end.
+    until: what the text is cut at. stops: of that, what has to be looked for, since it is not the end token's
+    text. look_back: the most tokens that one of them can have. others: what is not about the end.
     """
 
     limit: int
     until: list[str]
+    stops: list[str]
     look_back: int
     others: dict[str, Any]
 
@@ -137,11 +138,13 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
         if key not in self._known_settings:
             found = normalize_gen_kwargs(dict(request.settings), self.max_gen_toks)
             eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-            until = handle_stop_sequences(list(found.pop("until", [])), eos=eos)
+            until = handle_stop_sequences(found.pop("until", None), eos=eos)
+            stops = [text for text in until if text not in ("", eos)]
             # it may be written in other tokens than it is encoded in (lm-eval's `MultiTokenEOSCriteria`)
-            lengths = [len(self.tok_encode(s, add_special_tokens=False)) + 2 for s in until if s != eos]
-            limit = found.pop("max_gen_toks")
-            self._known_settings[key] = _Settings(limit, until, max(lengths, default=0), dict(found))
+            lengths = [len(self.tok_encode(text, add_special_tokens=False)) + 2 for text in stops]
+            self._known_settings[key] = _Settings(
+                found.pop("max_gen_toks"), until, stops, max(lengths, default=0), dict(found)
+            )
         return self._known_settings[key]
 
     def _is_greedy(self, request: Request) -> bool:
@@ -178,51 +181,54 @@ class _Run:
         self.done = done
         self.bar = bar
         self.ends = backend._ends()
-        self.asked: list[Request] = []
-        self.prompts: list[list[int]] = []
-        self.sent: dict[str, tuple[int, _Settings]] = {}  # by transformers' name of the request
+        self.asked = 0  # requests, so far
+        self.waiting: dict[int, tuple[_Settings, list[int]]] = {}  # by index: settings, prompt
+        # by transformers' name of the request: its index, its settings, tokens of its prompt
+        self.sent: dict[str, tuple[int, _Settings, int]] = {}
         self.texts: dict[int, Reply] = {}
 
-    def write(self, requests: Sequence[Request], prompts: list[list[int]]) -> list[str]:
+    def write(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[str]:
         """As `Continuous.write`."""
-        self.asked, self.prompts = list(requests), prompts
-        fresh, following = deque(range(len(requests))), deque[int]()
+        fresh, following = deque[int](), deque[int]()
+        for request, prompt in zip(requests, prompts, strict=True):
+            fresh.append(self._take(request, prompt))
         takes_more = True
-        while fresh or following or self.sent:
+        while self.waiting or self.sent:
             # as many wait as run, so that none is waited for; what follows a text goes before what is new
-            while (fresh or following) and len(self.sent) < 2 * self.backend._at_a_time():
+            while self.waiting and len(self.sent) < 2 * self.backend._at_a_time():
                 self._send((following or fresh).popleft())
             finished = self._next()
             if finished is None:
                 continue
             for request in self.done(finished, self.texts[finished]):
-                takes_more = takes_more and self._take(request)
-                if takes_more:
-                    (following if request.step == "answer" else fresh).append(len(self.asked) - 1)
-            self.bar.total = len(self.asked)
+                prompt = self.backend._encode(request)
+                takes_more = takes_more and self._can_take(request, prompt)
+                if takes_more:  # else the pipeline asks it, and what comes after it, in the next call
+                    index = self._take(request, prompt)
+                    (following if request.step == "answer" else fresh).append(index)
+            self.bar.total = self.asked
             self.bar.update()
-        return [self.texts[index] for index in range(len(self.asked))]
+        return [self.texts[index] for index in range(self.asked)]
 
-    def _take(self, request: Request) -> bool:
-        """Whether a new request can be asked in this call; the pipeline asks what cannot in the next one."""
-        prompt = self.backend._encode(request)
-        if not self.backend._is_greedy(request) or len(prompt) + request.limit > self.tokens:
-            return False
-        self.asked.append(request)
-        self.prompts.append(prompt)
-        return True
+    def _can_take(self, request: Request, prompt: list[int]) -> bool:
+        return self.backend._is_greedy(request) and len(prompt) + request.limit <= self.tokens
+
+    def _take(self, request: Request, prompt: list[int]) -> int:
+        self.waiting[self.asked] = self.backend._settings(request), prompt
+        self.asked += 1
+        return self.asked - 1
 
     def _send(self, index: int) -> None:
-        settings = self.backend._settings(self.asked[index])
+        settings, prompt = self.waiting.pop(index)
         name = self.manager.add_request(
-            self.prompts[index],
+            prompt,
             max_new_tokens=settings.limit,
             eos_token_id=self.ends,
-            streaming=settings.look_back > 0,
+            streaming=bool(settings.stops),
         )
         if name is None:
             raise RuntimeError("transformers' continuous batching has stopped")
-        self.sent[name] = index, settings
+        self.sent[name] = index, settings, len(prompt)
 
     def _next(self) -> int | None:
         """The next text that is finished, or None if there is none yet."""
@@ -235,19 +241,19 @@ class _Run:
             raise RuntimeError(f"transformers' continuous batching: {result.error}")
         if result.request_id not in self.sent:
             return None  # it was cancelled
-        index, settings = self.sent[result.request_id]
+        index, settings, prompt_tokens = self.sent[result.request_id]
         tokens = result.generated_tokens
         stopped = False
-        if settings.look_back:
+        if settings.stops:
             latest = self.backend.tok_decode(tokens[-settings.look_back :], skip_special_tokens=False)
-            stopped = any(text in latest for text in settings.until)
+            stopped = any(text in latest for text in settings.stops)
         if not (stopped or result.is_finished()):
             return None
         if not result.is_finished():
             self.manager.cancel_request(result.request_id)
         del self.sent[result.request_id]
         reply = Reply(postprocess_generated_text(self.backend.tok_decode(tokens), settings.until, None))
-        reply.tokens, reply.prompt_tokens = len(tokens), len(self.prompts[index])
+        reply.tokens, reply.prompt_tokens = len(tokens), prompt_tokens
         reply.truncated = not stopped and tokens[-1] not in self.ends
         self.texts[index] = reply
         return index

@@ -73,18 +73,20 @@ def can_share(backend: HFLM) -> bool:
 
 
 def _batches(backend: HFLM, questions: list[_Question]) -> Iterator[list[_Question]]:
-    """Questions of about one length, the longest first; together no more options than the batch size."""
+    """Questions of about one length, the longest first. No forward pass has more rows than the batch size."""
     if not questions:
         return
     size = backend._detect_batch_size() if backend.batch_size == "auto" else int(backend.batch_size)
     batch: list[_Question] = []
-    options = 0
+    rows = 0
     for question in sorted(questions, key=lambda q: len(q.context), reverse=True):
-        if batch and options + len(question.options) > size:
+        # options of one token follow from the forward pass of the context
+        more = 1 if all(len(option) == 1 for option in question.options) else len(question.options)
+        if batch and rows + more > size:
             yield batch
-            batch, options = [], 0
+            batch, rows = [], 0
         batch.append(question)
-        options += len(question.options)
+        rows += more
     yield batch
 
 
@@ -112,7 +114,7 @@ def _score(backend: HFLM, batch: Sequence[_Question]) -> list[tuple[float, bool]
             input_ids=contexts,
             attention_mask=read.long(),
             position_ids=(read.cumsum(-1) - 1).clamp(min=0),
-            use_cache=True,
+            use_cache=longest > 1,
             logits_to_keep=1,
         )
         logits = first.logits[whose]  # [options, 1, vocabulary]
