@@ -122,6 +122,8 @@ def measured(backend: str, n: int, folder: Path) -> dict[str, float]:
     """`measure` in a process of its own."""
     command = [sys.executable, __file__, "--one", backend, str(n), str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    for store in folder.glob("*.sqlite*"):
+        store.unlink()
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -123,7 +124,10 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
             return "the model is on several devices"
         if self.think_end_token:
             return "think_end_token is set"
-        if model._get_logits_processor(copy.deepcopy(model.generation_config)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about prompts, of which there are none here
+            changes_logits = bool(model._get_logits_processor(copy.deepcopy(model.generation_config)))
+        if changes_logits:
             return "the model's generation_config changes the logits"
         if model.config._attn_implementation not in ("eager", "sdpa"):
             return f"attn_implementation is {model.config._attn_implementation}"
