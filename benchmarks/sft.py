@@ -1,8 +1,7 @@
 """How many tokens a second does SFT train, with our settings and with TRL's defaults?
 
-    HF_ENDPOINT=... python benchmarks/sft.py                          # on Magpie, which the paper trains on
-    HF_ENDPOINT=... python benchmarks/sft.py --data ORG/NAME --column messages
-    python benchmarks/sft.py --recipe paper --model ORG/NAME --save   # where GPUs are
+    python benchmarks/sft.py                                      # TinyWorld: its recipe, model and chats
+    python benchmarks/sft.py --recipe paper --model ORG/NAME --data ORG/CHATS --column messages    # on a GPU
 
 Ours are the settings that a recipe trains with, through the functions of training/sft.py. TRL's are those of
 `SFTConfig()`, but for what decides what is learned (examples a step, learning rate, longest example). Between
@@ -25,23 +24,20 @@ from typing import Any
 
 import torch
 import transformers
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from transformers import ProgressCallback as Bar
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.report import interleaved, publish, ratios
-from benchmarks.toy import toy
+from ske_models import embedded
 from training import recipe, sources
 from training.examples import encode, end_of_turn, order
+from training.mix import world_chats
 from training.recipe import Sft
+from training.run import Run
 from training.sft import arguments, examples, load_model, on_cpu
 
-# The small model's, with the end of every turn in it.
-TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 TRL, OURS = "TRL's defaults", "ours"
 TRL_BATCH = SFTConfig.__dataclass_fields__["per_device_train_batch_size"].default
 Rows = list[dict[str, Any]]
@@ -110,7 +106,6 @@ def trl(
         learning_rate=sft.learning_rate,
         max_length=sft.max_length,
         use_cpu=on_cpu(),
-        save_strategy="no",
         report_to=[],
     )
     network = load_model(model, None, sft.model_copy(update={"attention": None}))
@@ -155,34 +150,37 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="world", help="whose `sft` are our settings")
-    parser.add_argument("--model", help="a checkpoint; the small random Llama of toy.py otherwise")
-    parser.add_argument("--data", default="Magpie-Align/Magpie-Pro-300K-Filtered", metavar="DATASET")
-    parser.add_argument("--column", default="conversations", help="of DATASET, with the chats")
-    parser.add_argument("--rows", type=int, default=5_000, help="chats of an epoch")
-    parser.add_argument("--max-length", type=int, default=1024, help="tokens of the longest example")
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", default=str(embedded.path()), help="a checkpoint, if not the embedded one")
+    parser.add_argument("--data", metavar="DATASET", help="with chats; TinyWorld's general data otherwise")
+    parser.add_argument("--column", default="messages", help="of DATASET, with the chats")
+    parser.add_argument("--rows", type=int, default=4_000, help="chats of an epoch")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/sft.md")
     args = parser.parse_args()
-    sft = recipe.load(args.recipe).sft.model_copy(update={"max_length": args.max_length, "epochs": 1})
+    chosen = recipe.load(args.recipe)
+    sft = chosen.sft.model_copy(update={"epochs": 1})
     transformers.logging.set_verbosity_error()
-    with tempfile.TemporaryDirectory() as folder:
-        model = args.model or str(toy(Path(folder) / "toy"))
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        if not args.model:
-            tokenizer.chat_template = TEMPLATE
+    transformers.logging.disable_progress_bar()
+    disable_progress_bars()
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    if args.data:
         chats, _ = sources.chats(args.data, None, "train", args.column, args.rows)
         rows = [{"prompt": chat[:-1], "completion": chat[-1:]} for chat in chats]
-        lengths = [len(ids) for ids, _ in encode(tokenizer, end_of_turn(tokenizer), rows)]
-        rows = [row for row, length in zip(rows, lengths, strict=True) if length <= args.max_length]
-        lengths = [length for length in lengths if length <= args.max_length]
+    else:
+        found = world_chats(Run(Path(), chosen), args.rows, "sft")
+        rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in found]
+    lengths = [len(ids) for ids, _ in encode(tokenizer, end_of_turn(tokenizer), rows)]
+    rows = [row for row, length in zip(rows, lengths, strict=True) if length <= sft.max_length]
+    lengths = [length for length in lengths if length <= sft.max_length]
+    with tempfile.TemporaryDirectory() as folder:
         settings = _settings(sft)
         done: dict[str, list[Trained]] = {name: [] for name in [*settings, TRL]}
 
         def one(name: str) -> None:
             turn, work = len(done[name]), Path(folder) / "work"
-            how, chosen = (trl, sft) if name == TRL else (ours, settings[name])
-            done[name].append(how(model, tokenizer, rows, chosen, args.steps, turn, work))
+            how, settled = (trl, sft) if name == TRL else (ours, settings[name])
+            done[name].append(how(args.model, tokenizer, rows, settled, args.steps, turn, work))
 
         interleaved({name: lambda name=name: one(name) for name in done}, args.repeats)
     _publish({name: found[1:] for name, found in done.items()}, settings, lengths, args)
@@ -194,7 +192,7 @@ def _settings(sft: Sft) -> dict[str, Sft]:
         OURS: {},
         "ours, gradient checkpointing": {"gradient_checkpointing": True},
         f"ours, {TRL_BATCH} examples at a time": {"per_device_batch": TRL_BATCH},
-        "ours, fused attention": {"attention": "sdpa"},
+        "ours, TRL's attention (sdpa)": {"attention": "sdpa"},
     }
     different = {name: sft.model_copy(update=change) for name, change in changes.items()}
     return {name: found for name, found in different.items() if name == OURS or found != sft}
@@ -236,7 +234,18 @@ def _publish(
             *("share of the peak", "ms to prepare an example"),
         ],
         table,
-        [f"{args.repeats} interleaved runs of {args.steps} steps of {sft.batch} examples"],
+        [
+            f"{args.data or 'TinyWorld'}: {len(lengths):,} chats of {statistics.mean(lengths):.0f} tokens in "
+            f"the mean, {max(lengths)} at most; medians of {args.repeats} interleaved runs of {args.steps} "
+            f"steps of {sft.batch} examples, and the range of the ratios.",
+            f"Ours: recipe `{args.recipe}`, examples sorted by length within groups of batches. TRL's "
+            f"defaults: {TRL_BATCH} examples at a time in random order, gradient checkpointing, torch's fused "
+            "attention.",
+            f"Share of the peak: FLOPs of the tokens without padding (6 a parameter, and attention), over "
+            f"{best / 1e12:.2f} TFLOP/s, the best of ten products of 2,048 x 2,048 matrices in "
+            f"{'bfloat16' if sft.bf16 else 'float32'} on this machine.",
+            *(["Not run on a GPU; padding-free attention (recipe `paper`) needs one."] if on_cpu() else []),
+        ],
         ["trl", "transformers", "torch", "accelerate"],
         args.save,
     )

@@ -35,9 +35,7 @@ def main() -> None:
     """Evaluates the program and writes the answers."""
     job = json.loads(Path(sys.argv[1]).read_text())
     rows = [json.loads(line) for line in Path(job["items"]).read_text().splitlines()]
-    lm = dspy.LM(
-        f"openai/{job['model']}", api_base=job["url"], api_key="none", temperature=0.0, cache=False
-    )
+    lm = dspy.LM(f"openai/{job['model']}", api_base=job["url"], api_key="none", temperature=0.0, cache=False)
     dspy.configure(lm=lm)
     pattern = re.compile(job["pattern"])
 

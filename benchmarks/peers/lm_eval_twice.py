@@ -73,6 +73,7 @@ def server(job: dict[str, Any]) -> str:
 
 def main() -> None:
     """Both runs, and the answers."""
+    os.environ["SKE_LEARN_HOOK"] = "0"  # lm-eval as it was installed
     job = json.loads(Path(sys.argv[1]).read_text())
     stock = ("--model", "local-chat-completions", "--model_args", server(job))
     extract, limit = job["extract"], job["knowledge_tokens"]
