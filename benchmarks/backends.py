@@ -141,12 +141,6 @@ def runs(setting: Setting) -> Iterator[tuple[str, dict[Text, tuple[Any, str]]]]:
             "local-completions, transformers serve",
             ask(setting, backend="local-completions", **served, **room),
         )
-    # without a number of blocks its cache takes most of a CPU's memory
-    cache = ("--continuous-batching", "--cb-block-size", "32", "--cb-num-blocks", "2048")
-    with serving(*command, *cache) as url:
-        served = {"model": model, "base_url": url}
-        name = "local-chat-completions, transformers serve --continuous-batching"
-        yield name, ask(setting, backend="local-chat-completions", **served)
     flags = ("--dtype", "float32", "--enforce-eager", "--max-model-len", str(setting.room))
     with serving(str(BIN / "vllm"), "serve", model, *flags) as url:
         served = {"model": model, "base_url": url}
