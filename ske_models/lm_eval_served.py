@@ -83,7 +83,10 @@ class Served(TemplateAPI, Continuous):
         place = {call: index for index, call in enumerate(calls)}
 
         def answered(call: Call) -> list[Call]:
-            new = self._generations(done(place[call], call.answer))
+            try:
+                new = self._generations(done(place[call], call.answer))
+            except UserError as error:  # which asyncio would take for the end of the process
+                raise StopError from error
             place.update(zip(new, range(len(calls), len(calls) + len(new)), strict=True))
             calls.extend(new)
             return new
@@ -250,6 +253,8 @@ def _run(asking: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(asking)
     except StopError as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
         raise UserError(f"{error}; what was written is kept: the same command goes on") from None
     except RuntimeError as error:
         if "running event loop" not in str(error):

@@ -173,15 +173,18 @@ class Asking:
         """Until the server answers again. Raises StopError after `max_wait` s without any server's answer."""
         began, told, longest = time.monotonic(), False, self.servers.max_wait
 
-        def pause(state: tenacity.RetryCallState) -> float:
+        def tell(seconds: float) -> float:
             nonlocal told
-            failed = state.outcome.exception() if state.outcome else None
-            wait = failed.wait if isinstance(failed, TroubleError) else None
-            seconds = min(wait or self.backoff(state), longest)
             if not told and time.monotonic() - began + seconds > NOTICE:
                 told = True
-                say(f"{url}: {failed}; waiting for it, up to {longest:.0f} s")
+                say(f"{url}: {trouble}; waiting for it, up to {longest:.0f} s")
             return seconds
+
+        def pause(state: tenacity.RetryCallState) -> float:
+            nonlocal trouble
+            failed = state.outcome.exception() if state.outcome else None
+            trouble = failed if isinstance(failed, TroubleError) else trouble
+            return tell(min(trouble.wait or self.backoff(state), longest))
 
         def silent(_: tenacity.RetryCallState) -> bool:
             return time.monotonic() - max(began, self.heard) >= longest
@@ -190,7 +193,7 @@ class Asking:
             retry=tenacity.retry_if_exception_type(TroubleError), wait=pause, stop=silent, reraise=True
         )
         try:
-            await asyncio.sleep(min(trouble.wait or 0, longest))
+            await asyncio.sleep(tell(min(trouble.wait or 0, longest)))
             await trying(self._next, url)
         except TroubleError as last:
             raise StopError(f"{url}: no answer for {longest:.0f} s ({last})") from None

@@ -294,6 +294,16 @@ def test_a_mistake_is_one_line_and_tells_no_key(args, said, monkeypatch):
     assert "\n" not in str(error.value)
 
 
+def test_a_mistake_that_shows_in_the_middle_of_a_run_is_one_line(monkeypatch, capfd):
+    def full(*_: Any) -> None:
+        raise UserError("store: no room")
+
+    monkeypatch.setattr(Store, "put", full)
+    with JudgeServer() as server, pytest.raises(UserError, match="store: no room"):
+        evaluate(backend="local-chat-completions", model="m", base_url=server.base_url, store="none")
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "chat", "posted"),
     [
