@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset, disable_progress_bars
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback
 from transformers import ProgressCallback as Bar
 from trl import SFTConfig, SFTTrainer
 
@@ -45,13 +45,17 @@ Rows = list[dict[str, Any]]
 
 @dataclass
 class Trained:
-    """What one run trained. `positions`: tokens and padding; `prepared`: s an example; `trained`: s."""
+    """What one run trained. `positions`: tokens and padding; `prepared`: s an example; `trained`: s.
+
+    parameters: those that a token is multiplied with; width: layers x hidden size.
+    """
 
     tokens: int
     positions: int
     prepared: float
     trained: float
-    model: PreTrainedModel
+    parameters: int
+    width: int
 
 
 class Counting:
@@ -78,7 +82,11 @@ def train(trainer: SFTTrainer, prepared: float) -> Trained:
     began = time.perf_counter()
     trainer.train()
     trained = time.perf_counter() - began
-    return Trained(counting.tokens, counting.positions, prepared, trained, trainer.model)
+    config = trainer.model.config
+    looked_up = 0 if config.tie_word_embeddings else trainer.model.get_input_embeddings().weight.numel()
+    parameters = trainer.model.num_parameters() - looked_up
+    width = config.num_hidden_layers * config.hidden_size
+    return Trained(counting.tokens, counting.positions, prepared, trained, parameters, width)
 
 
 def ours(
@@ -127,11 +135,9 @@ def padding(lengths: Sequence[int], size: int) -> float:
     return 1 - sum(lengths) / sum(len(part) * max(part) for part in parts)
 
 
-def flops(model: PreTrainedModel, length: float) -> float:
+def flops(run: Trained, length: float) -> float:
     """Of forward and backward, a token, at a mean length of examples (PaLM, arXiv:2204.02311, appendix B)."""
-    c = model.config
-    parameters = model.num_parameters() - model.get_input_embeddings().weight.numel()
-    return 6 * parameters + 12 * c.num_hidden_layers * c.hidden_size * length
+    return 6 * run.parameters + 12 * run.width * length
 
 
 def peak(bf16: bool, size: int = 2048) -> float:
@@ -221,7 +227,7 @@ def _publish(
                 "1" if name == OURS else f"{1 / middle:.2f} [{1 / high:.2f}, {1 / low:.2f}]",
                 f"{padding(seen, chosen.per_device_batch or sft.batch):.1%}",
                 f"{1 - sum(run.tokens for run in runs) / sum(run.positions for run in runs):.1%}",
-                f"{rate * flops(runs[0].model, sum(n * n for n in lengths) / sum(lengths)) / best:.0%}",
+                f"{rate * flops(runs[0], sum(n * n for n in lengths) / sum(lengths)) / best:.0%}",
                 f"{1000 * statistics.median(run.prepared for run in runs):.2f}",
             ]
         )
@@ -239,8 +245,7 @@ def _publish(
             f"the mean, {max(lengths)} at most; medians of {args.repeats} interleaved runs of {args.steps} "
             f"steps of {sft.batch} examples, and the range of the ratios.",
             f"Ours: recipe `{args.recipe}`, examples sorted by length within groups of batches. TRL's "
-            f"defaults: {TRL_BATCH} examples at a time in random order, gradient checkpointing, torch's fused "
-            "attention.",
+            f"defaults: {TRL_BATCH} examples at a time in random order, gradient checkpointing, sdpa.",
             f"Share of the peak: FLOPs of the tokens without padding (6 a parameter, and attention), over "
             f"{best / 1e12:.2f} TFLOP/s, the best of ten products of 2,048 x 2,048 matrices in "
             f"{'bfloat16' if sft.bf16 else 'float32'} on this machine.",
