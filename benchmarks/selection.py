@@ -12,6 +12,8 @@ All arms of a seed share round 1. From round 2 on:
     unwritten  nothing self-written: the judge's scorings and the general data only
     cot        what `self` kept, trained as CoT texts (in round 1, too)
 
+M0 to M4 of `self` also answer questions in words that nothing trained on has (`ske_world_held_out`).
+
 Writes RUNS/table.md, of what is done. Killed and given again, it goes on.
 """
 
@@ -29,7 +31,7 @@ import yaml
 
 from ske_models.errors import UserError
 from ske_tasks.intervals import Interval, interval
-from training import launch, recipe, stages
+from training import evaluation, launch, recipe, stages
 from training.files import read_json, read_jsonl, write_json
 from training.run import Run
 
@@ -45,6 +47,7 @@ ARMS: dict[str, Settings] = {
     "cot": {"mix": {"kept_as": "cot"}},
 }
 METHODS = ("direct", "cot", "explicit")
+HELD_OUT = "ske_world_held_out"
 LIMIT = 1_500  # questions: the first ones of the task, which are in random order
 
 
@@ -87,6 +90,17 @@ def run_arm(arm: str, seed: int, folder: Path, task: str) -> None:
                     own = [sys.executable, "-m", f"training.{stage.module}", str(here), str(n)]
                     _process(launch.command(run, n, stage) if stage.name == "sft" else own, here)
     (here / "done").touch()
+
+
+def held_out(folder: Path, seed: int) -> None:
+    """Every checkpoint of `self` on the held-out templates, by explicit."""
+    run = Run.open(folder / f"self-{seed}")
+    settings = run.recipe.evaluate.model_copy(
+        update={"tasks": [HELD_OUT], "methods": ["explicit"], "limit": None}
+    )
+    asked = Run(run.folder, run.recipe.model_copy(update={"evaluate": settings}))
+    for k in range(run.rounds + 1):
+        evaluation.run(asked, k)
 
 
 def _copy(itself: Path, here: Path, arm: str) -> None:
@@ -154,6 +168,13 @@ def table(folder: Path, seeds: list[int], task: str, arms: list[str]) -> str:
         before, now = ("self", k - 1, "explicit"), ("self", k, "explicit")
         cells.append(paired(folder, mine, now, before, task) if k else "")
         lines.append(f"| M{k} | {' | '.join(cells)} |")
+    rows = samples(folder, "self", mine[0], last, HELD_OUT, "explicit")
+    lines += ["", f"Held-out templates, {len(rows):,} questions:", ""]
+    lines += ["| | explicit | extraction |", "|---|---|---|"]
+    for k in range(last + 1):
+        point = ("self", k, "explicit")
+        cells = [str(over_seeds(folder, mine, point, HELD_OUT, key)) for key in ("hit", "extraction")]
+        lines.append(f"| M{k} | {' | '.join(cells)} |")
     lines += ["", "| rounds 2 to 4 by | seeds | M4 | self - it |", "|---|---|---|---|"]
     for arm in (arm for arm in arms if done[arm]):
         method = "cot" if arm == "cot" else "explicit"
@@ -195,6 +216,8 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(job, [("self", seed) for seed in args.seeds]))
         list(pool.map(job, [(arm, seed) for arm in arms[1:] for seed in args.seeds]))
+    for seed in args.seeds:
+        held_out(args.runs, seed)
     text = table(args.runs, args.seeds, task, arms)
     (args.runs / "table.md").write_text(text, encoding="utf-8")
     print(text)
