@@ -120,6 +120,22 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def vllm_here() -> Iterator[None]:
+    """Where vLLM is installed: its engine in the test's own process, and no process group of it afterwards.
+
+    One that is left would be taken for the next engine's.
+    """
+    pytest.importorskip("vllm")
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        yield
+    cleanup_dist_env_and_memory()
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A run of two short rounds on TinyWorld, done in one go by the command, report included."""

@@ -251,10 +251,7 @@ def test_sampled_texts_are_not_kept(chat, world, tmp_path):
     assert again.pipeline.counts["answer"].reused == 0
 
 
-def test_vllm_without_ray(tiny_llama, world, tmp_path, monkeypatch):
-    pytest.importorskip("vllm")
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+def test_vllm_without_ray(vllm_here, tiny_llama, world, tmp_path):
     settings = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512}
     llm = {"type": VLLMwithChatTemplate, "path": str(tiny_llama), "model_kwargs": settings}
     model = SKEExplicit(llm, store="none", max_knowledge_toks=8, max_reasoning_toks=8)

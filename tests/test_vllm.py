@@ -37,12 +37,9 @@ ENGINE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def loaded(tiny_llama) -> Any:
+def loaded(vllm_here, tiny_llama) -> Any:
     """The engine, loaded once: it takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        yield SKEExplicitLM(backend="vllm", pretrained=str(tiny_llama), store="none", **ENGINE).inner
+    return SKEExplicitLM(backend="vllm", pretrained=str(tiny_llama), store="none", **ENGINE).inner
 
 
 @pytest.fixture
