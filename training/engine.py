@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from lm_eval.api.model import LM
-from lm_eval.api.registry import get_model, model_registry
+from lm_eval.api.registry import model_registry
 from lm_eval.models.api_models import TemplateAPI
 from lm_eval.models.huggingface import HFLM
 
 from ske_models.errors import UserError, one_of
 from ske_models.lineage import NOT_IDENTITY, digest, weights
-from ske_models.lm_eval_engine import LMEvalEngine, load
+from ske_models.lm_eval_engine import LMEvalEngine, backend_class, load
 from ske_models.servers import Servers
 from training.recipe import Recipe
 from training.run import Run
@@ -70,7 +70,7 @@ def load_engine(run: Run, n: int) -> list[CheckpointEngine]:
     """
     generation = run.recipe.generation
     one_of("generation.backend", generation.backend, sorted(set(model_registry) - {"ske_explicit"}))
-    model_class = get_model(generation.backend)
+    model_class = backend_class(generation.backend)
     args = dict(generation.args)
     if not issubclass(model_class, TemplateAPI):
         folder = run.checkpoint(n)
