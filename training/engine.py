@@ -18,7 +18,6 @@ import torch
 from lm_eval.api.model import LM
 from lm_eval.api.registry import model_registry
 from lm_eval.models.api_models import TemplateAPI
-from lm_eval.models.huggingface import HFLM
 
 from ske_models.errors import UserError, one_of
 from ske_models.lineage import NOT_IDENTITY, digest, weights
@@ -26,6 +25,8 @@ from ske_models.lm_eval_engine import LMEvalEngine, backend_class, load
 from ske_models.servers import Servers
 from training.recipe import Recipe
 from training.run import Run
+
+TRANSFORMERS = ("hf", "hf-auto", "huggingface")  # lm-eval's names of one class, which takes 3 s to import
 
 
 class CheckpointEngine(LMEvalEngine):
@@ -44,7 +45,8 @@ class CheckpointEngine(LMEvalEngine):
         transformers takes them from torch's generator, which this sets; so get the settings right before.
         Raises UserError if the limit leaves a model no room for a prompt.
         """
-        if isinstance(self.inner, HFLM) and limit >= self.inner.max_length:
+        by_transformers = self.recipe.generation.backend in TRANSFORMERS
+        if by_transformers and limit >= self.inner.max_length:
             raise UserError(
                 f"generation: {limit} tokens may be written, but {self.name} has room for "
                 f"{self.inner.max_length}, prompt included; lower the limit"
@@ -54,7 +56,7 @@ class CheckpointEngine(LMEvalEngine):
         if temperature == 0:
             return common | {"do_sample": False}
         seed = int(digest([self.recipe.seed, *parts]), 16) % 2**31
-        if isinstance(self.inner, HFLM):
+        if by_transformers:
             torch.manual_seed(seed)
             return common | {"do_sample": True, "top_p": 1.0, "top_k": 0}
         return common | {"do_sample": True, "top_p": 1.0, "seed": seed}
