@@ -16,7 +16,6 @@ import cProfile
 import json
 import os
 import pstats
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
@@ -41,8 +41,9 @@ from ske_models.pipeline import Done, Reply, Request
 from ske_tasks.rows import Row, prompt
 
 SIZES = (1_000, 10_000, 100_000)
-WORDS = "what the question needs to be answered is written here in words that a tokenizer knows well ".split()
 LENGTH = 100  # words of a text
+WORDS = "what the question needs to be answered is written here in words that a tokenizer knows well ".split()
+TEXT = " ".join(islice(cycle(WORDS), LENGTH))
 
 
 @register_model("instant-batches")
@@ -74,8 +75,7 @@ class InstantLM(HFLM, Continuous):
 
 def text_for(prompt: str) -> str:
     """Another text for (almost) every prompt, of words that a tokenizer knows."""
-    start = zlib.crc32(prompt.encode())
-    return f"{start} " + " ".join(islice(cycle(WORDS), start % len(WORDS), start % len(WORDS) + LENGTH))
+    return f"{zlib.crc32(prompt.encode())} {TEXT}"
 
 
 def questions(n: int, folder: Path) -> list[Row]:
@@ -87,9 +87,11 @@ def questions(n: int, folder: Path) -> list[Row]:
 
 
 def measure(backend: str, n: int, folder: Path, profile: bool = False) -> dict[str, float]:
-    """{"ms", "cpu", "kb"}: milliseconds (wall, processor) and KB of memory an item, of one call with `n`.
+    """{"ms", "cpu", "template", "ours", "kb"}: milliseconds and KB of memory an item, of one call with `n`.
 
-    Memory is the growth of the process to its peak, from when the harness' requests are there.
+    ms: wall time; cpu: of it on the processor; template: wall time in transformers' `apply_chat_template`,
+    which renders the model's own template; ours: all else. Memory is the growth of the process to its peak,
+    from when the harness' requests are there.
     """
     lm = SKEExplicitLM(
         backend=backend,
@@ -104,18 +106,35 @@ def measure(backend: str, n: int, folder: Path, profile: bool = False) -> dict[s
         context = lm.apply_chat_template([{"role": "user", "content": prompt(doc)}])
         request = (context, dict(settings))
         requests.append(Instance("generate_until", dict(doc), request, 0, metadata=("scale", number, 1)))
+    render, rendering = lm.inner.tokenizer.apply_chat_template, 0.0
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        nonlocal rendering
+        began = time.perf_counter()
+        text = render(*args, **kwargs)
+        rendering += time.perf_counter() - began
+        return text
+
+    lm.inner.tokenizer.apply_chat_template = timed
     with cProfile.Profile(time.process_time) if profile else nullcontext() as profiler:
-        before = resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[1])
+        before = _memory("VmRSS")
         started, started_cpu = time.perf_counter(), time.process_time()
         texts = lm.generate_until(requests)
         seconds, cpu = time.perf_counter() - started, time.process_time() - started_cpu
-        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = _memory("VmHWM")
     if profiler:
         profiled = pstats.Stats(profiler)
         for order in ("cumulative", "tottime"):
             profiled.sort_stats(order).print_stats(40)
     assert len(texts) == lm.pipeline.counts["answer"].generated == n  # nothing is shared, nothing reused
-    return {"ms": 1000 * seconds / n, "cpu": 1000 * cpu / n, "kb": (peak - before) / n / 1000}
+    each = {"ms": seconds, "cpu": cpu, "template": rendering, "ours": seconds - rendering}
+    return {name: 1000 * value / n for name, value in each.items()} | {"kb": (peak - before) / n}
+
+
+def _memory(name: str) -> float:
+    """KB, of this process. (`ru_maxrss` would begin with what the parent had.)"""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[name].split()[0]) * 1.024
 
 
 def measured(backend: str, n: int, folder: Path) -> dict[str, float]:
@@ -160,21 +179,20 @@ def main() -> None:
         row = [
             f"{n:,}",
             says[backend],
-            _median([one["ms"] for one in each]),
-            _median([one["cpu"] for one in each]),
-            _median([one["kb"] for one in each]),
+            *(_median([one[name] for one in each]) for name in ("ms", "template", "ours", "kb")),
         ]
         rows_.append(row)
     publish(
         "scale",
         "What does an item cost beside the engine, and does it grow?",
         "python benchmarks/scale.py --save",
-        ["items", "the engine", "ms an item", "of them on the processor", "KB an item"],
+        ["items", "the engine", "ms an item", "of them the chat template", "all else", "KB an item"],
         rows_,
         [
             f"From {SIZES[1]:,} to {SIZES[2]:,} items memory grows by {_growth(found):.2f} KB an item.",
             f"Median of {args.repeats} interleaved runs, each in a process of its own [lowest, highest].",
             "KB: growth of the process to its peak while the items run, their answers included.",
+            "Chat template: the toy model's, rendered by transformers' `apply_chat_template`, twice an item.",
         ],
         ["lm-eval", "transformers", "jinja2"],
         args.save,

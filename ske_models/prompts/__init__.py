@@ -36,7 +36,7 @@ TEMPLATES: dict[str, tuple[set[str], set[str]]] = {
 }
 
 _jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-_jinja.globals.clear()  # a template sees its variables alone; jinja2 would copy them for each rendering
+_jinja.globals.clear()  # a template sees its variables alone
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class PromptSet:
 
 @lru_cache(maxsize=256)
 def _compiled(source: str) -> jinja2.Template:
-    return _jinja.from_string(source)
+    template = _jinja.from_string(source)
+    template.globals = {}  # of a chain of empty ones jinja2 would make a copy for each rendering
+    return template
 
 
 def names() -> list[str]:
