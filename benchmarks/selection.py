@@ -20,6 +20,7 @@ Writes RUNS/table.md, of what is done. Killed and given again, it goes on.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -118,10 +119,11 @@ def _copy(itself: Path, here: Path, arm: str) -> None:
 
 
 def _process(command: list[str], here: Path) -> None:
-    """Runs a command, its output into a log beside the run. Raises UserError if it fails."""
+    """Runs a command on one thread, its output into a log beside the run. Raises UserError if it fails."""
     log = here.with_name(f"{here.name}.log")
+    env = os.environ | {"OMP_NUM_THREADS": "1"}  # threads of several runs would wait for each other
     with log.open("a") as output:
-        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=env, check=False)
     if done.returncode:
         raise UserError(f"{here.name}: ended with status {done.returncode}; see {log}")
 
