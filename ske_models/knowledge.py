@@ -26,7 +26,7 @@ from ske_models.lineage import digest
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS steps (
-    key TEXT PRIMARY KEY,       -- SHA-256 of step, rendered prompt and sampling settings
+    key TEXT PRIMARY KEY,       -- 128 bits of the SHA-256 of step, rendered prompt and sampling settings
     step TEXT NOT NULL,         -- "knowledge" or "answer"
     prompts TEXT NOT NULL,      -- hash of the prompt set
     question TEXT NOT NULL,     -- as the knowledge step was shown it
@@ -40,7 +40,7 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 def step_key(step: str, prompt: Any, settings: Mapping[str, Any]) -> str:
     """The key of one generation. `prompt`: the rendered prompt (text, or anything JSON can hold)."""
-    return hashlib.sha256(_encode([step, prompt, settings]).encode()).hexdigest()
+    return hashlib.sha256(_encode([step, prompt, settings]).encode()).hexdigest()[:32]
 
 
 def cache_folder() -> Path:
