@@ -25,8 +25,10 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model():
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    yield AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    torch.set_num_threads(threads)
 
 
 def generate(model, tokenizer, conversations):

@@ -85,6 +85,9 @@ def in_parts(
     makes at most the windows again that were under way; they are whole windows, because what a batch holds
     can change the last digits of what a model writes. `key` names what the parts were made from: other ones
     are deleted. The parts stay until `delete_parts`. note: counts of a window's rows, which the bar adds up.
+
+    A single worker works in the caller's thread: vLLM on the CPU fails in a thread that may use another
+    number of OpenMP threads than the one that loaded it.
     """
     folder = path.with_name(f"{path.name}.parts-{key}")
     for stale in path.parent.glob(f"{path.name}.parts-*"):
@@ -105,7 +108,8 @@ def in_parts(
     rows: list[Row] = []
     noted: Counter[str] = Counter()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(files), desc=label, unit="window") as bar:
-        for made in pool.map(make, range(len(files))):
+        indices = range(len(files))
+        for made in map(make, indices) if workers == 1 else pool.map(make, indices):
             rows += made
             noted.update(note(made) if note else {})
             bar.set_postfix(noted, refresh=False)
