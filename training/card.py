@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError, HTTPError
 
 from ske_models.errors import UserError
 from training.files import file_digest, read_json, write_json
@@ -102,7 +102,7 @@ def push(run: Run, n: int, name: str) -> None:
     """Uploads M`n` to the private repository NAME-M`n`, and the files of round `n` to the dataset NAME-data.
 
     The token is the one that huggingface_hub finds itself (HF_TOKEN, or `hf auth login`).
-    Raises UserError: there is none, no checkpoint, or the hub refuses.
+    Raises UserError: there is none, no checkpoint, or the upload fails; what has arrived is not sent again.
     """
     folder = run.checkpoint(n)
     if not (folder / LINEAGE).is_file():
@@ -122,9 +122,10 @@ def push(run: Run, n: int, name: str) -> None:
             allow_patterns=files,
             commit_message=f"Round {n}",
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    # RuntimeError: a file's upload failed; HTTPError, of the HTTP library underneath: no connection
+    except (HTTPError, HFValidationError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--push {name}: the hub refused: {reason}; give the same command again") from error
+        raise UserError(f"--push {name}: the upload failed: {reason}; give the same command again") from error
 
 
 def _origin(run: Run, n: int) -> dict[str, Any]:
