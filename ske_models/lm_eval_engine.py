@@ -103,10 +103,11 @@ def backend_class(backend: str) -> type[LM]:
 def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequence[str]) -> LM:
     """The backend with its model in it; servers as in `lm_eval_served`, vLLM as in `lm_eval_vllm`.
 
-    Raises UserError if the model or vLLM cannot be had, or an argument is unknown.
+    Raises UserError if the model or vLLM cannot be had, an argument is unknown, or vLLM refuses its value.
 
     ours: the arguments that whoever calls this takes itself, to be named with an unknown one.
     """
+    where = args.get("pretrained") or args.get("model")
     if issubclass(model_class, TemplateAPI):
         model_class = served(model_class)
     if backend == "vllm" and int(args.get("data_parallel_size", 1)) == 1:
@@ -122,9 +123,14 @@ def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequen
     except ImportError as error:
         raise UserError(f"backend={backend}: {error}") from error
     except OSError as error:
-        where = args.get("pretrained") or args.get("model")
         raise UserError(f"backend={backend}: cannot load {where}: {str(error).splitlines()[0]}") from error
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
         raise UserError(f"backend={backend}: {error}; ours are: {', '.join(ours)}") from error
+    except (ValueError, RuntimeError) as error:
+        if backend != "vllm":
+            raise
+        from ske_models.lm_eval_vllm import refusal
+
+        raise UserError(f"backend=vllm: cannot load {where}: {refusal(error)}") from error

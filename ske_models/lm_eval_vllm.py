@@ -12,12 +12,19 @@ from typing import Any
 
 from lm_eval.models.utils import maybe_truncate, postprocess_generated_text
 from lm_eval.models.vllm_causallms import VLLM
+from pydantic import ValidationError
 from tqdm import tqdm
 from vllm import SamplingParams
 
 from ske_models.continuous import Continuous
 from ske_models.pipeline import Done, Request
 from ske_models.vllm_run import VLLMRun
+
+
+def refusal(error: ValueError | RuntimeError) -> str:
+    """One line of why vLLM has not loaded a model; of an engine that died, the cause stands in its log."""
+    why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return why.splitlines()[0]
 
 
 class ContinuousVLLM(VLLM, Continuous):

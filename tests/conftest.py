@@ -18,6 +18,10 @@ from small_runs import Finished, command, small, write
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# One thread, here and in the processes that tests start: the last digits of what a model computes depend on
+# their number, and the threads of several processes wait for each other. Set before anything imports torch.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

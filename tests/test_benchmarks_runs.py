@@ -42,9 +42,7 @@ json.dump(found, open(sys.argv[2], "w"), default=str)
 def run(runs: dict[str, dict], folder: Path, env: dict[str, str]) -> dict[str, dict]:
     file = folder / "runs.json"
     command = [sys.executable, "-c", RUNS, json.dumps(runs), str(file)]
-    done = subprocess.run(
-        command, env=env | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(file.read_text())
 
@@ -135,9 +133,7 @@ def test_stock_tasks_run_with_knowledge(hub, tiny_llama, tmp_path):
     ]
     command += ["--apply_chat_template", "--device", "cpu", "--output_path", str(output), "--log_samples"]
     command += ["--gen_kwargs", "max_gen_toks=8"]
-    done = subprocess.run(
-        command, env=hub.env | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=hub.env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     [file] = output.rglob("results_*.json")
     results = json.loads(file.read_text())

@@ -25,10 +25,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
-    torch.set_num_threads(threads)
+    return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
 
 
 def generate(model, tokenizer, conversations):

@@ -29,7 +29,7 @@ def arguments(model: Path, store: Path, output: Path, **model_args: object) -> l
 
 
 def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | extra
+    return {**os.environ, "HF_HUB_OFFLINE": "1"} | extra
 
 
 def run(command: list[str], **extra: str) -> subprocess.CompletedProcess[str]:

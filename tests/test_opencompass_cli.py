@@ -25,14 +25,9 @@ pytestmark = pytest.mark.slow
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
-    """A clean one, with a store of its own; one thread, so that two processes do not wait for each other."""
+    """A clean one, with a store of its own."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("SKE_")}
-    return env | {
-        "XDG_CACHE_HOME": str(folder / "cache"),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        **variables,
-    }
+    return env | {"XDG_CACHE_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1", **variables}
 
 
 def command(config: Path, *arguments: str) -> list[str]:

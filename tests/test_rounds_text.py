@@ -95,7 +95,7 @@ def test_the_papers_recipe_on_real_text(hub, base_model, tmp_path):
     (tmp_path / "chat.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     with JudgeServer(lenient) as server:
         recipe = write(tmp_path / "scaled.yaml", scaled(base_model, tmp_path / "chat.jinja", server))
-        env = hub.env | {"OMP_NUM_THREADS": "1", "OPENAI_API_KEY": KEY}
+        env = hub.env | {"OPENAI_API_KEY": KEY}
         done = command("--recipe", recipe, "--run", tmp_path / "run", env=env)
     assert done.returncode == 0, done.stderr
     run = Run.open(tmp_path / "run")

@@ -49,7 +49,7 @@ class TransformersServer:
     def start(self) -> None:
         command = [str(Path(sys.executable).parent / "transformers"), "serve", str(self.model)]
         command += ["--port", str(self.port), "--device", "cpu", "--dtype", "float32"]
-        env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        env = os.environ | {"HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(
             command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

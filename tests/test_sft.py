@@ -70,12 +70,12 @@ def losses(run):
 
 
 def process(command, **env):
-    # Single-threaded sums, and none of the variables that a trainer in this process leaves behind.
+    # with none of the variables that a trainer in this process leaves behind
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "FSDP_"))}
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**inherited, "OMP_NUM_THREADS": "1", **env},
+        env={**inherited, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

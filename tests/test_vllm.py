@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +29,7 @@ pytest.importorskip("vllm")
 from ske_models.vllm_run import Room, Sent
 
 TASKS = Path(__file__).parent / "tasks"
+CORES = sorted(os.sched_getaffinity(0))
 AT_ONCE = 5  # does not divide the 12 questions: the last first steps leave room
 KNOWLEDGE_LIMIT = 12
 ENGINE: dict[str, Any] = {
@@ -200,6 +204,43 @@ def test_a_round_writes_and_judges_itself(loaded, tmp_path, monkeypatch):
     verdicts, spent = itself.ask(run, 0, [row["knowledge"] for row in rows], tmp_path / "s.jsonl", "judge")
     assert len(verdicts) == 12
     assert spent["tokens"]["output"] > 0
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        ({"max_model_len": 99_999}, r"cannot load .*max_model_len \(99999\) is greater than"),
+        ({"tensor_parallel_size": 3}, "cannot load .*attention heads .* must be divisible by tensor"),
+    ],
+)
+def test_what_vllm_refuses_is_one_line(vllm_here, tiny_llama, args, line):
+    with pytest.raises(UserError, match=f"backend=vllm: {line}") as error:
+        SKEExplicitLM(**({"backend": "vllm", "pretrained": str(tiny_llama), "store": "none"} | args))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(CORES) < 2, reason="each of vLLM's two processes needs a core")
+def test_tensor_parallel_writes_what_transformers_write(tmp_path):
+    model = {"hf": "", "vllm": "tensor_parallel_size=2,max_model_len=512,enforce_eager=True,block_size=32"}
+    env = os.environ | {
+        "VLLM_CPU_OMP_THREADS_BIND": "0|1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    written = []
+    for backend, args in model.items():
+        command = [str(Path(sys.executable).with_name("lm_eval")), "--model", "ske_explicit"]
+        command += ["--model_args", f"backend={backend},store=none,{args}", "--tasks", "ske_world_dev"]
+        command += ["--limit", "12", "--output_path", str(tmp_path / backend), "--log_samples"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        [samples] = (tmp_path / backend).rglob("samples_*.jsonl")
+        rows = sorted(read_jsonl(samples), key=lambda row: row["doc_id"])
+        # vLLM keeps a space at a text's start that transformers' tokenizer takes away
+        written.append([(r["doc"]["ske"]["knowledge"].strip(), r["resps"][0][0].strip()) for r in rows])
+    assert written[0] == written[1]
+    assert len(set(written[0])) == 12
 
 
 def test_data_parallel_needs_ray(tiny_llama):
