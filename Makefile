@@ -42,7 +42,7 @@ rounds: .venv/.train-installed
 	.venv/bin/python training/round.py
 
 test: .venv/.test-installed
-	.venv/bin/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
+	.venv/bin/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.test-installed
 	.venv/bin/python -m ruff check .

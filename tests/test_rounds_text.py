@@ -12,6 +12,7 @@ from conftest import CHAT_TEMPLATE
 from judge_server import Call, JudgeServer, score
 from small_runs import command, merged, write
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from upload_hub import UploadHub
 
 from training.files import read_json, read_jsonl
 from training.recipe import FOLDER
@@ -68,7 +69,6 @@ def scaled(base_model: Path, template: Path, server: JudgeServer) -> dict[str, A
                     {"source": "dataset", "path": "local/stem_questions", "column": "question", "rows": 500},
                     {"source": "passages", "path": "local/stem_corpus"},
                 ],
-                "decontaminate": ["arc_e", "arc_c"],
             },
             "generation": {
                 "backend": "hf",
@@ -97,7 +97,15 @@ def test_the_papers_recipe_on_real_text(hub, base_model, tmp_path):
         recipe = write(tmp_path / "scaled.yaml", scaled(base_model, tmp_path / "chat.jinja", server))
         env = hub.env | {"OPENAI_API_KEY": KEY}
         done = command("--recipe", recipe, "--run", tmp_path / "run", env=env)
-    assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr
+        with UploadHub(tmp_path / "hub") as uploads:
+            env |= {"HF_ENDPOINT": uploads.endpoint, "HF_TOKEN": uploads.token}
+            pushed = command("--recipe", recipe, "--run", tmp_path / "run", "--push", "org/scaled", env=env)
+    assert pushed.returncode == 0, pushed.stderr
+    assert {name for name, _, _ in uploads.commits} == {
+        *(f"models/org/scaled-M{n}" for n in (0, 1, 2)),
+        "datasets/org/scaled-data",
+    }
     run = Run.open(tmp_path / "run")
     ids = set()
     for n in (1, 2):
@@ -109,7 +117,7 @@ def test_the_papers_recipe_on_real_text(hub, base_model, tmp_path):
         questions = read_jsonl(folder / "questions.jsonl")
         sources = {row["source"] for row in questions}
         assert sources == {"dataset:local/stem_questions", "passages:local/stem_corpus"}
-        assert counts["questions"]["test_items"] > 3_500  # ARC has 2,376 + 1,172
+        assert counts["questions"]["test_items"] > 30_000  # of the six benchmarks
         ids |= {row["id"] for row in questions}
         assert len(read_jsonl(folder / "written.jsonl")) == len(questions)
         assert counts["judge"]["scored"] == len(read_jsonl(folder / "scores.jsonl")) > 0

@@ -55,7 +55,7 @@ def main() -> None:
     if args.push:
         from training import card
 
-        for n in rounds:
+        for n in [0, *rounds] if wanted.model.base else rounds:
             card.push(run, n, args.push)
 
 
