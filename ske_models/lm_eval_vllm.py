@@ -24,7 +24,7 @@ from ske_models.vllm_run import VLLMRun
 def refusal(error: ValueError | RuntimeError) -> str:
     """One line of why vLLM has not loaded a model; of an engine that died, the cause stands in its log."""
     why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    return why.splitlines()[0]
+    return (why or type(error).__name__).splitlines()[0]
 
 
 class ContinuousVLLM(VLLM, Continuous):

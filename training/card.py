@@ -124,7 +124,7 @@ def push(run: Run, n: int, name: str) -> None:
         )
     # RuntimeError: a file's upload failed; HTTPError, of the HTTP library underneath: no connection
     except (HTTPError, HFValidationError, RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"--push {name}: the upload failed: {reason}; give the same command again") from error
 
 
