@@ -10,13 +10,11 @@ Ours are `backend`, `method`, `prompts`, `layout`, `store`, `knowledge`, `max_kn
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from ske_models.errors import UserError, at_least_one, one_of
 from ske_models.knowledge import KnowledgeFile, Store, cache_folder
 from ske_models.lineage import digest, owner
 from ske_models.lm_eval_engine import LMEvalEngine, backend_class, instance, load
+from ske_models.lm_eval_results import added_up, check_output_path, write_lines
 from ske_models.method import LAYOUTS, METHODS, Message, Question, answer_messages
 from ske_models.pipeline import Answer, Item, Pipeline, StepCounts, Written
 from ske_models.prompts import load as load_prompts
@@ -83,7 +82,7 @@ class SKEExplicitLM(LM):
         **backend_args: Any,
     ) -> None:
         super().__init__()
-        _check_output_path()
+        check_output_path()
         one_of("method", method, METHODS)
         one_of("layout", layout, LAYOUTS)
         one_of("backend", backend, sorted(name for name in model_registry if name != "ske_explicit"))
@@ -283,7 +282,7 @@ class SKEExplicitLM(LM):
             return
         reports, all_edited, all_lines = zip(*gathered, strict=True)
         before = set(self.report.get("edited", ()))
-        self.report = _added_up(reports) | {"edited": sorted(before.union(*all_edited))}
+        self.report = added_up(reports) | {"edited": sorted(before.union(*all_edited))}
         for line in (line for rank_lines in all_lines for line in rank_lines):
             # a request may come twice: lm-eval evens out the processes' shares with copies
             key = (line["doc_id"], line["prompt_hash"], line["answer"] or "")
@@ -292,7 +291,7 @@ class SKEExplicitLM(LM):
             folder = self.pipeline.store.path.with_suffix(".knowledge")
             for task, by_key in self._lines.items():
                 path = folder / f"{task}.{self.pipeline.method}.jsonl"
-                _write_lines(path, [line for _, line in sorted(by_key.items())])
+                write_lines(path, [line for _, line in sorted(by_key.items())])
             self.report["knowledge_of_other_tasks"] = str(folder)
 
 
@@ -319,42 +318,7 @@ def _split_asked(asked: str, doc: Any) -> tuple[str, str]:
     return asked, ""
 
 
-def _check_output_path() -> None:
-    """lm-eval finds out only after the run that it cannot write its results, and then exits with 0."""
-    if Path(sys.argv[0]).name not in ("lm_eval", "lm-eval", "__main__.py"):
-        return
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--output_path", "-o", type=Path)
-    wanted = parser.parse_known_args(sys.argv[1:])[0].output_path
-    if wanted is None:
-        return
-    try:
-        folder = wanted.parent if wanted.suffix == ".json" else wanted
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"--output_path {wanted}: cannot be written: {error}") from error
-
-
 def _store_path(store: str | None, whose: Mapping[str, Any]) -> Path | None:
     if store is None:
         return cache_folder() / f"{digest(dict(whose))}.sqlite"
     return None if store.lower() == "none" else Path(store).expanduser()
-
-
-def _added_up(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The report of all processes: the first one's, with everybody's counts and seconds added up."""
-    steps: dict[str, StepCounts] = {}
-    for report in reports:
-        for step, counts in report["steps"].items():
-            steps[step] = steps.get(step, StepCounts()) + StepCounts(**counts)
-    return reports[0] | {"steps": {step: asdict(counts) for step, counts in steps.items()}}
-
-
-def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """JSONL, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    part.replace(path)

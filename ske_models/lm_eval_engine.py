@@ -133,4 +133,7 @@ def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequen
             raise
         from ske_models.lm_eval_vllm import refusal
 
-        raise UserError(f"backend=vllm: cannot load {where}: {refusal(error)}") from error
+        reason = refusal(error)
+        if reason is None:
+            raise
+        raise UserError(f"backend=vllm: cannot load {where}: {reason}") from error

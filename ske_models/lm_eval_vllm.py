@@ -21,10 +21,14 @@ from ske_models.pipeline import Done, Request
 from ske_models.vllm_run import VLLMRun
 
 
-def refusal(error: ValueError | RuntimeError) -> str:
-    """One line of why vLLM has not loaded a model; of an engine that died, the cause stands in its log."""
-    why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    return (why or type(error).__name__).splitlines()[0]
+def refusal(error: ValueError | RuntimeError) -> str | None:
+    """One line of why vLLM has not loaded a model: a setting that it refuses, or an engine that ended.
+
+    Of the latter the cause stands in its log. None: neither of the two.
+    """
+    if isinstance(error, ValidationError):  # whose own first line does not say why
+        return str(error.errors()[0]["msg"]).splitlines()[0]
+    return str(error) if "Engine core initialization failed" in str(error) else None
 
 
 class ContinuousVLLM(VLLM, Continuous):

@@ -224,7 +224,7 @@ def test_what_vllm_refuses_is_one_line(vllm_here, tiny_llama, args, line):
 def test_tensor_parallel_writes_what_transformers_write(tmp_path):
     model = {"hf": "", "vllm": "tensor_parallel_size=2,max_model_len=512,enforce_eager=True,block_size=32"}
     env = os.environ | {
-        "VLLM_CPU_OMP_THREADS_BIND": "0|1",
+        "VLLM_CPU_OMP_THREADS_BIND": f"{CORES[0]}|{CORES[1]}",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "HF_HUB_OFFLINE": "1",
     }

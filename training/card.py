@@ -122,7 +122,8 @@ def push(run: Run, n: int, name: str) -> None:
             allow_patterns=files,
             commit_message=f"Round {n}",
         )
-    # RuntimeError: a file's upload failed; HTTPError, of the HTTP library underneath: no connection
+    # RuntimeError: a file's upload failed; its cause has the storage's signed address in it: not shown.
+    # HTTPError, of the HTTP library underneath: no connection.
     except (HTTPError, HFValidationError, RuntimeError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"--push {name}: the upload failed: {reason}; give the same command again") from error
