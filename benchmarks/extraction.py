@@ -25,8 +25,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from opencompass.datasets import AGIEvalEvaluator, BBHEvaluator, NQEvaluator
 from opencompass.utils.text_postprocessors import first_capital_postprocess_multi, first_option_postprocess
 
-from ske_tasks.extract import extract, is_right
-from ske_tasks.rows import options_of
+from ske_tasks.answers.extract import extract, is_right
+from ske_tasks.six.rows import options_of
 
 OUTPUTS = Path(__file__).parent.parent / "tests" / "data" / "outputs.jsonl"
 TASKS = Path(lm_eval.__file__).parent / "tasks"

@@ -32,10 +32,10 @@ from vllm import RequestOutput, SamplingParams, TokensPrompt
 
 from benchmarks.report import interleaved, publish, ratios
 from benchmarks.toy import toy
-from ske_models.knowledge import Store
-from ske_models.lm_eval import SKEExplicitLM
-from ske_models.lm_eval_engine import LMEvalEngine
-from ske_models.pipeline import Done, Request
+from ske_models.lm_eval.engine import LMEvalEngine
+from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.records import Done, Request
+from ske_models.store import Store
 
 LAYOUTS = ("single", "multiturn")
 LIMIT = 256  # tokens that either step may write

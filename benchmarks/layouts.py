@@ -21,10 +21,10 @@ from vllm import RequestOutput
 
 from benchmarks.report import publish
 from benchmarks.toy import toy
-from ske_models.knowledge import Store
-from ske_models.lm_eval import SKEExplicitLM
-from ske_models.lm_eval_engine import LMEvalEngine
-from ske_models.pipeline import Done, Request, StepCounts
+from ske_models.lm_eval.engine import LMEvalEngine
+from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.records import Done, Request, StepCounts
+from ske_models.store import Store
 
 LIMIT = 256  # tokens that either step may write
 BLOCK = 32  # tokens: the least that vLLM has for the CPU, where its default is 128; on GPUs that is 16

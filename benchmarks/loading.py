@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ske_models.method import LAYOUTS, Question, answer_messages, knowledge_messages
 from ske_models.prompts import load as load_prompts
-from ske_tasks.rows import prompt
+from ske_tasks.six.rows import prompt
 
 TASKS = ["ske_mmlu", "ske_agieval", "ske_arc_e", "ske_arc_c", "ske_bbh", "ske_nq"]
 

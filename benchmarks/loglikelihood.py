@@ -22,8 +22,8 @@ from lm_eval.tasks import TaskManager
 
 from benchmarks.report import interleaved, publish, ratios
 from benchmarks.toy import toy
-from ske_models.knowledge import Store
-from ske_models.lm_eval import SKEExplicitLM
+from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.store import Store
 
 TASKS = {"arc_challenge": "options of several words", "mmlu_high_school_geography": "options of one letter"}
 BATCH = 32

@@ -6,7 +6,7 @@ Needs the data of both harnesses: OpenCompass' folder, and the Hub (or a mirror 
 For 100 items of each benchmark, found in both, two replies are written, half of them right: one as the
 prompts ask for it (`ASKED`), one as models end else (`OTHER`). OpenCompass judges them with the datasets of
 eval_configs/ske.py, their postprocessors and, as for cot and explicit, `ske_models.opencompass.conclusion`;
-we with `ske_tasks.extract`.
+we with `ske_tasks.answers.extract`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from mmengine.config import Config  # type: ignore[import-untyped]
 from opencompass.registry import ICL_EVALUATORS, TEXT_POSTPROCESSORS
 from opencompass.utils import build_dataset_from_cfg
 
-from ske_models.opencompass import conclusion
-from ske_tasks.benchmarks import quick_sample, read
-from ske_tasks.extract import contains_alias, extract, is_right
-from ske_tasks.rows import Row, gold_text, options_of
+from ske_models.opencompass.model import conclusion
+from ske_tasks.answers.extract import contains_alias, extract, is_right
+from ske_tasks.six.load import quick_sample, read
+from ske_tasks.six.rows import Row, gold_text, options_of
 
 CONFIGS = Path(opencompass.__file__).parent / "configs" / "datasets"
 STOCK = {

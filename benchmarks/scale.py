@@ -35,10 +35,10 @@ from lm_eval.models.huggingface import HFLM
 
 from benchmarks.report import publish
 from benchmarks.toy import rows, toy
-from ske_models.continuous import Continuous
-from ske_models.lm_eval import SKEExplicitLM
-from ske_models.pipeline import Done, Reply, Request
-from ske_tasks.rows import Row, prompt
+from ske_models.lm_eval.continuous import Continuous
+from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.records import Completion, Done, Request
+from ske_tasks.six.rows import Row, prompt
 
 SIZES = (1_000, 10_000, 100_000)
 LENGTH = 100  # words of a text
@@ -66,7 +66,7 @@ class InstantLM(HFLM, Continuous):
     def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
         waiting, texts = deque(requests), list[str]()
         while waiting:
-            reply = Reply(text_for(waiting.popleft().prompt))
+            reply = Completion(text_for(waiting.popleft().prompt))
             reply.tokens, reply.prompt_tokens, reply.truncated = LENGTH, LENGTH, False
             texts.append(reply)
             waiting += done(len(texts) - 1, reply)

@@ -31,10 +31,12 @@ from typing import Any
 import yaml
 
 from ske_models.errors import UserError
+from ske_models.files import read_json, read_jsonl, write_json
 from ske_tasks.intervals import Interval, interval
-from training import evaluation, launch, recipe, stages
-from training.files import read_json, read_jsonl, write_json
-from training.run import Run
+from training import launch, recipe
+from training import stage as stages
+from training.run_folder import Run
+from training.stages import evaluate as evaluation
 
 ROOT = Path(__file__).parent.parent
 Settings = dict[str, Any]
@@ -88,7 +90,7 @@ def run_arm(arm: str, seed: int, folder: Path, task: str) -> None:
             for stage in stages.of_round(run, n):
                 wanted = stage.name not in given and (stage.name != "evaluate" or n == run.rounds)
                 if wanted and not stages.is_done(stage, run, n):
-                    own = [sys.executable, "-m", f"training.{stage.module}", str(here), str(n)]
+                    own = [sys.executable, "-m", f"training.stages.{stage.module}", str(here), str(n)]
                     _process(launch.command(run, n, stage) if stage.name == "sft" else own, here)
     (here / "done").touch()
 

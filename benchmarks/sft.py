@@ -3,7 +3,7 @@
     python benchmarks/sft.py                                      # TinyWorld: its recipe, model and chats
     python benchmarks/sft.py --recipe paper --model ORG/NAME --data ORG/CHATS --column messages    # on a GPU
 
-Ours are the settings that a recipe trains with, through the functions of training/sft.py. TRL's are those of
+Ours are the settings that a recipe trains with, through the functions of training/stages/sft.py. TRL's are those of
 `SFTConfig()`, but for what decides what is learned (examples a step, learning rate, longest example). Between
 the two: ours with one setting of TRL's each. Every run trains a few steps of its own epoch's order; tokens
 are counted without padding, and the time is that of `trainer.train()`.
@@ -31,12 +31,13 @@ from trl import SFTConfig, SFTTrainer
 
 from benchmarks.report import interleaved, publish, ratios
 from ske_models import embedded
-from training import recipe, sources
-from training.examples import encode, end_of_turn, order
-from training.mix import world_chats
+from training import recipe
+from training.data import sources
+from training.data.examples import encode, end_of_turn, order
 from training.recipe import Sft
-from training.run import Run
-from training.sft import arguments, examples, load_model, on_cpu
+from training.run_folder import Run
+from training.stages.mix import world_chats
+from training.stages.sft import arguments, examples, load_model, on_cpu
 
 TRL, OURS = "TRL's defaults", "ours"
 TRL_BATCH = SFTConfig.__dataclass_fields__["per_device_train_batch_size"].default
@@ -92,7 +93,7 @@ def train(trainer: SFTTrainer, prepared: float) -> Trained:
 def ours(
     model: str, tokenizer: PreTrainedTokenizerBase, rows: Rows, sft: Sft, steps: int, turn: int, work: Path
 ) -> Trained:
-    """`steps` steps of an epoch as `training.sft.run` trains it."""
+    """`steps` steps of an epoch as `training.stages.sft.run` trains it."""
     config, network = arguments(sft, work, turn), load_model(model, None, sft)
     began = time.perf_counter()
     dataset, _ = examples(tokenizer, end_of_turn(tokenizer), rows, sft, str(turn))

@@ -20,8 +20,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ske_models.prompts import load as load_prompts
-from ske_tasks.benchmarks import load
-from ske_tasks.rows import Row
+from ske_tasks.six.load import load
+from ske_tasks.six.rows import Row
 
 BENCHMARKS = ("mmlu", "agieval", "arc_e", "arc_c", "bbh", "nq")
 VOCABULARY = 4096

@@ -3,7 +3,7 @@
     opencompass eval_configs/ske.py                                  # the embedded model on TinyWorld
     SKE_RUN=runs/paper opencompass eval_configs/ske.py               # every checkpoint of a training run
     SKE_MODELS=M0=/models/M0,/models/M1 SKE_BACKEND=vllm opencompass eval_configs/ske.py
-    python -m ske_models.opencompass_summary outputs/ske/TIME        # exit status 1 if a task failed
+    python -m ske_models.opencompass.summary outputs/ske/TIME        # exit status 1 if a task failed
 
 SKE_RUN       a run folder of training/round.py: its folders M0, M1, ... are the models
 SKE_MODELS    instead of it: folders or names on the Hub, with commas between; NAME=PATH gives a name
@@ -33,8 +33,8 @@ from opencompass.partitioners import NaivePartitioner
 from opencompass.runners import LocalRunner, SlurmRunner
 from opencompass.tasks import OpenICLEvalTask, OpenICLInferTask
 
-from ske_models.opencompass import SKEExplicit
-from ske_models.opencompass_summary import SKESummarizer
+from ske_models.opencompass.model import SKEExplicit
+from ske_models.opencompass.summary import SKESummarizer
 
 with read_base():
     from opencompass.configs.datasets.agieval.agieval_gen_5c79b4 import agieval_datasets
@@ -54,7 +54,7 @@ with read_base():
 
 # In a config mmengine turns imports into names that it resolves later; this one is called now. It checks that
 # models, backend and data are there, and ends with one line if not.
-asked = __import__("ske_models.opencompass_config", fromlist=["asked"]).asked()
+asked = __import__("ske_models.opencompass.config", fromlist=["asked"]).asked()
 
 # Data ----------------------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 import re
 from collections import Counter
 
-from ske_tasks.rows import Row, gold_text
-from ske_tasks.statements import plain
+from ske_tasks.answers.statements import plain
+from ske_tasks.six.rows import Row, gold_text
 
 
 def phrasings(row: Row) -> list[str]:

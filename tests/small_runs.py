@@ -91,7 +91,7 @@ def command(
 def module(name: str, *args: object, **extra: str) -> subprocess.CompletedProcess[str]:
     """A stage by its own command, to its end."""
     return subprocess.run(
-        [sys.executable, "-m", f"training.{name}", *map(str, args)],
+        [sys.executable, "-m", f"training.stages.{name}", *map(str, args)],
         env=environment(**extra),
         cwd=ROOT,
         capture_output=True,

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from training.files import write_json, write_jsonl
+from ske_models.files import write_json, write_jsonl
 from training.recipe import FOLDER
-from training.run import Run
+from training.run_folder import Run
 
 Row = dict[str, Any]
 # the share of right answers of made-up M0 ... M4
@@ -117,7 +117,7 @@ def _round(run: Run, n: int) -> None:
     folder = run.round(n)
     write_jsonl(folder / "written.jsonl", written)
     write_jsonl(folder / "scores.jsonl", scores)
-    write_jsonl(folder / "kept.jsonl", kept)
+    write_jsonl(folder / "selected.jsonl", kept)
     for stage, seconds in zip(STAGES, (0.4, 11.0, 9.5, 0.3, 0.2, 31.0), strict=True):
         record(run, n, stage, seconds * (2 if n == 1 else 1), _counts(stage, n, scores, len(kept)))
 

@@ -16,10 +16,10 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, get_tok
 from huggingface_hub.errors import HFValidationError, HTTPError
 
 from ske_models.errors import UserError
-from training.files import file_digest, read_json, write_json
+from ske_models.files import file_digest, read_json, write_json
 from training.launch import settings
-from training.run import Run
-from training.stages import versions
+from training.run_folder import Run
+from training.stage import versions
 
 LINEAGE = "lineage.json"
 ROOT = Path(__file__).resolve().parent.parent

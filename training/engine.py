@@ -19,12 +19,12 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import model_registry
 from lm_eval.models.api_models import TemplateAPI
 
+from ske_models.engines.http import Servers
 from ske_models.errors import UserError, one_of
-from ske_models.lineage import NOT_IDENTITY, digest, weights
-from ske_models.lm_eval_engine import LMEvalEngine, backend_class, load
-from ske_models.servers import Servers
+from ske_models.fingerprint import NOT_IDENTITY, digest, weights
+from ske_models.lm_eval.engine import LMEvalEngine, backend_class, load
 from training.recipe import Recipe
-from training.run import Run
+from training.run_folder import Run
 
 TRANSFORMERS = ("hf", "hf-auto", "huggingface")  # lm-eval's names of one class, which takes 3 s to import
 

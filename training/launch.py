@@ -1,6 +1,6 @@
 """How the training of a round is started: a process of its own, or several under `accelerate launch`.
 
-    accelerate launch --config_file training/recipes/accelerate/fsdp2.yaml -m training.sft runs/paper 1
+    accelerate launch --config_file training/recipes/accelerate/fsdp2.yaml -m training.stages.sft runs/paper 1
 
 from training.launch import command
 command(run, 1, stage)
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from ske_models.errors import UserError
 from training.recipe import FOLDER, Sft
-from training.run import Run
+from training.run_folder import Run
 
 if TYPE_CHECKING:
-    from training.stages import Stage
+    from training.stage import Stage
 
 
 def settings(run: Run, n: int) -> Sft:
@@ -32,7 +32,7 @@ def settings(run: Run, n: int) -> Sft:
 def command(run: Run, n: int, stage: Stage) -> list[str]:
     """The command line of a stage that trains. Raises UserError if the accelerate config is missing."""
     sft = settings(run, n)
-    module = ["-m", f"training.{stage.module}", str(run.folder), str(n)]
+    module = ["-m", f"training.stages.{stage.module}", str(run.folder), str(n)]
     if sft.accelerate is None:
         return [sys.executable, *module]
     start = [sys.executable, "-m", "accelerate.commands.launch"]

@@ -15,17 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from ske_models import embedded
-from training import stages
-from training.files import read_json
+from ske_models.files import read_json
+from training import stage as stages
 from training.recipe import WorldJudge
-from training.run import Run
+from training.run_folder import Run
 
 SKIPPED = {"agreement", "histogram", "truth", "warnings"}  # the report shows them
 
 
 def show(run: Run, rounds: Iterable[int]) -> None:
     """Prints counts, estimated tokens, judge cost and checkpoint sizes; loads no model."""
-    from training import judge, synthesize
+    from training.stages import judge, synthesize
 
     table = Table(title=f"recipe {run.recipe.name} ({run.recipe.hash}), in {run.folder}")
     for column in ("round", "questions", "texts", "tokens at most", "verdicts", "judged by", "judge tokens"):

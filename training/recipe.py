@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from ske_models.errors import UserError
-from ske_models.lineage import digest
+from ske_models.fingerprint import digest
 
 FOLDER = Path(__file__).parent / "recipes"
 Count = Annotated[int, Field(ge=0)]

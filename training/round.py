@@ -5,8 +5,8 @@
     python training/round.py --recipe paper --dry-run            # counts, tokens, cost; loads no model
     python training/round.py --status
 
-Given again after any stop, it goes on where it was. The stages are listed in `training/stages.py`, a module
-each; what they write lies in the run's folder (`training/run.py`), to be looked at, edited and gone on from.
+Given again after any stop, it goes on where it was. The stages are listed in `training/stage.py`, a module
+each; what they write lies in the run's folder (`training/run_folder.py`), to be looked at, edited and gone on from.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from rich.console import Console
 
 from ske_models import embedded
 from ske_models.errors import UserError
-from training import judge, plan, recipe, stages
-from training.files import read_json, write_json
-from training.run import Run
-from training.stages import Stage
+from ske_models.files import read_json, write_json
+from training import plan, recipe
+from training import stage as stages
+from training.run_folder import Run
+from training.stage import Stage
+from training.stages import judge
 
 console = Console(stderr=True, highlight=False)
 PATIENCE = 20.0  # seconds; the stage of a killed command ends sooner
@@ -131,7 +133,7 @@ def _check_chat(folder: Path) -> None:
     """Raises UserError if there is no chat model in a folder."""
     from transformers import AutoTokenizer
 
-    from training.examples import end_of_turn
+    from training.data.examples import end_of_turn
 
     if not (folder / "config.json").is_file():
         raise UserError(f"model.checkpoint: {folder}: no config.json in it, so no model; name another one")
@@ -170,8 +172,8 @@ def _go(run: Run, rounds: list[int], until: str | None) -> None:
                 console.print(f"stopped after {until} of round {n}; without --until it goes on")
                 return
     if run.recipe.analysis.items:
-        _process([sys.executable, "-m", "training.analysis", str(run.folder)], "the analysis")
-    _process([sys.executable, "-m", "training.report", str(run.folder)], "the report")
+        _process([sys.executable, "-m", "training.reporting.analysis", str(run.folder)], "the analysis")
+    _process([sys.executable, "-m", "training.reporting.report", str(run.folder)], "the report")
 
 
 def _do(stage: Stage, run: Run, n: int) -> None:
@@ -193,7 +195,7 @@ def _command(stage: Stage, run: Run, n: int) -> list[str]:
         from training import launch
 
         return launch.command(run, n, stage)
-    return [sys.executable, "-m", f"training.{stage.module}", str(run.folder), str(n)]
+    return [sys.executable, "-m", f"training.stages.{stage.module}", str(run.folder), str(n)]
 
 
 def _process(command: list[str], name: str) -> None:

@@ -3,7 +3,7 @@
     from ske_models import embedded
     embedded.verify(embedded.path("M0"))
 
-`training/embedded.py` makes them; each folder's README.md is its card.
+`training/tinyworld/make_m0.py` makes them; each folder's README.md is its card.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def path(checkpoint: str = "M0") -> Path:
         there = sorted(found.parent.name for found in FOLDER.glob("*/config.json"))
         raise UserError(
             f"embedded model {checkpoint}: not in {FOLDER} ({', '.join(there) or 'it is empty'}); "
-            "make M0 with python training/embedded.py"
+            "make M0 with python training/tinyworld/make_m0.py"
         )
     return folder
 
@@ -42,5 +42,5 @@ def verify(folder: Path) -> None:
         if metadata[what] != ours:
             raise UserError(
                 f"{folder}: made for {what} {metadata[what]}, but {what} {ours} is installed; "
-                "make it anew with python training/embedded.py"
+                "make it anew with python training/tinyworld/make_m0.py"
             )

@@ -19,7 +19,7 @@ import jinja2.meta
 import yaml
 
 from ske_models.errors import UserError
-from ske_models.lineage import digest
+from ske_models.fingerprint import digest
 
 FOLDER = Path(__file__).parent
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 
-from ske_models.pipeline import Answer
+from ske_models.records import Answer
 from ske_tasks.world import default_world, oracle, questions
 
 # How many questions of each kind. Changing them changes the task's version.

@@ -1,1 +1,1 @@
-"""The judges: an OpenAI-compatible endpoint, the model itself, TinyWorld's oracle (`training/judge.py`)."""
+"""The judges: an OpenAI-compatible endpoint, the model itself, TinyWorld's oracle (`training/stages/judge.py`)."""

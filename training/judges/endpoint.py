@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 import openai
 import pydantic
 
+from ske_models.engines.retry_after import retry_after
 from ske_models.errors import UserError
-from ske_models.retry_after import retry_after
 from training.recipe import OpenAIJudge
 
 
-class Reply(pydantic.BaseModel):
+class Completion(pydantic.BaseModel):
     """What is needed of a chat completion (OpenAI API reference, "The chat completion object")."""
 
     class Choice(pydantic.BaseModel):
@@ -121,14 +121,14 @@ class Endpoint:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def post(self, prompt: str, settings: Mapping[str, Any], seconds: float) -> Reply:
+    async def post(self, prompt: str, settings: Mapping[str, Any], seconds: float) -> Completion:
         """The reply, within `seconds`. Raises FaultError, RefusedError."""
         create = self._client.chat.completions.with_raw_response.create
         messages: Any = [{"role": "user", "content": prompt}]
         try:
             # the SDK's own time-out is one between two packets
             response = await asyncio.wait_for(create(messages=messages, **settings), seconds)
-            return Reply.model_validate_json(response.text)
+            return Completion.model_validate_json(response.text)
         except (asyncio.TimeoutError, openai.APITimeoutError):
             raise FaultError("timeout", f"no reply in {seconds:.3g} s") from None
         except openai.APIStatusError as error:

@@ -12,12 +12,13 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 
-from ske_models.lineage import digest
-from ske_models.pipeline import Request, measured, prompt_tokens
-from ske_models.scores import AGAIN, Verdict, read_verdict
+from ske_models.files import Row
+from ske_models.fingerprint import digest
+from ske_models.records import Request, measured, prompt_tokens
+from training.data.windows import in_windows
 from training.engine import CheckpointEngine, identity, load_engine
-from training.files import Row, in_parts
-from training.run import Run
+from training.judges.verdict import AGAIN, Verdict, read_verdict
+from training.run_folder import Run
 
 
 def ask(
@@ -45,7 +46,7 @@ def ask(
 
     parts = path.with_name(f"{path.name}.verdicts")
     key = digest([identity(run, checkpoint), list(prompts), AGAIN])
-    rows = in_parts(parts, key, windows, work, max(len(engines), 1), label)
+    rows = in_windows(parts, key, windows, work, max(len(engines), 1), label)
     parts.unlink()
     spent = {name: sum(row[name] for row in rows) for name in ("input", "output")}
     return [_read(row) for row in rows], {"tokens": spent}

@@ -1,6 +1,6 @@
 """The judge `openai`: any OpenAI-compatible chat endpoint, asked as often as it takes and paid for once.
 
-    export OPENAI_API_KEY=...; python -m training.judge runs/paper 1
+    export OPENAI_API_KEY=...; python -m training.stages.judge runs/paper 1
 
 Every call is booked in RUN/judge.sqlite before it is sent, at the most that it can cost, and settled by the
 usage that its reply reports. So no reply is paid twice, however a run ends, and the spending cap holds over
@@ -24,10 +24,10 @@ import tenacity
 from tqdm import tqdm
 
 from ske_models.errors import UserError
-from ske_models.knowledge import step_key
-from ske_models.scores import AGAIN, Verdict, read_verdict
-from training.judges.book import Book
+from ske_models.store import step_key
 from training.judges.endpoint import Endpoint, FaultError, RefusedError
+from training.judges.ledger import Ledger
+from training.judges.verdict import AGAIN, Verdict, read_verdict
 from training.recipe import OpenAIJudge
 
 IN_A_ROW = 50  # so many texts failed one after the other: the endpoint does not work
@@ -49,18 +49,18 @@ def ask(
     all, deadline or spending cap reached; what was answered is in `book`, and the same call goes on.
     """
     endpoint = Endpoint(judge)
-    with closing(Book(book, judge.usd_per_million or {}, stage)) as calls:
-        asking = Asking(judge, endpoint, calls, label)
+    with closing(Ledger(book, judge.usd_per_million or {}, stage)) as calls:
+        asking = Dispatcher(judge, endpoint, calls, label)
         verdicts = asyncio.run(asking.run(prompts))
         if isinstance(verdicts, str):
             raise UserError(f"judge {judge.model}: {verdicts}")
         return verdicts, calls.spent_here() | {"faults": dict(asking.faults)}
 
 
-class Asking:
+class Dispatcher:
     """One start of a stage. `faults`: how often what went wrong."""
 
-    def __init__(self, judge: OpenAIJudge, endpoint: Endpoint, book: Book, label: str) -> None:
+    def __init__(self, judge: OpenAIJudge, endpoint: Endpoint, book: Ledger, label: str) -> None:
         self.judge = judge
         self.endpoint = endpoint
         self.book = book

@@ -1,1 +1,1 @@
-"""The numbers, pictures and page of `training/report.py`."""
+"""The numbers, pictures and page of `training/reporting/report.py`."""

@@ -11,14 +11,13 @@ from typing import Any
 
 import yaml
 
+from ske_models.files import read_json, read_jsonl
 from ske_tasks.intervals import Interval
-from training import analysis
-from training.files import read_json, read_jsonl
 from training.recipe import OpenAIJudge
-from training.reporting import page_accuracy, plots, tables
+from training.reporting import analysis, page_accuracy, plots, tables
 from training.reporting.cells import NONE, by_checkpoint, listed, share, table
 from training.reporting.tables import Results
-from training.run import Run
+from training.run_folder import Run
 
 Done = Mapping[tuple[int, str], dict[str, Any]]  # the record of each stage that is done, by (round, stage)
 

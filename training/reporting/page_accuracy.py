@@ -12,7 +12,7 @@ from typing import Any
 from training.reporting import plots, tables
 from training.reporting.cells import NONE, by_checkpoint, cell, listed, table
 from training.reporting.tables import AVERAGE, EXTRACTION, Results, Series
-from training.run import Run
+from training.run_folder import Run
 
 NAMES = {"direct": "direct", "cot": "CoT", "explicit": "explicit", EXTRACTION: "knowledge right"}
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ske_models.files import Row, read_json, read_jsonl
 from ske_tasks.intervals import Interval, interval
-from training.files import Row, read_json, read_jsonl
-from training.run import Run
+from training.run_folder import Run
 
 AVERAGE = "average"
 EXTRACTION = "extraction"  # shown beside the methods: is the written knowledge right and complete?
@@ -23,7 +23,7 @@ STAGES = ("base", "questions", "synthesize", "judge", "select", "mix", "sft", "e
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluation: `rows` as training/evaluation.py writes them, by doc_id; lm-eval's own `metrics`."""
+    """One evaluation: `rows` as training/stages/evaluate.py writes them, by doc_id; lm-eval's own `metrics`."""
 
     rows: dict[int, Row]
     metrics: dict[str, float]
@@ -171,11 +171,11 @@ def followed(run: Run, n: int) -> list[dict[str, Any]]:
     Each: fate, row (of written.jsonl), verdicts (kind -> row of scores.jsonl, None if not judged).
     """
     folder = run.round(n)
-    if not all((folder / name).is_file() for name in ("written.jsonl", "scores.jsonl", "kept.jsonl")):
+    if not all((folder / name).is_file() for name in ("written.jsonl", "scores.jsonl", "selected.jsonl")):
         return []
     select = run.select(n)
     scores = {(row["id"], row["sample"], row["kind"]): row for row in read_jsonl(folder / "scores.jsonl")}
-    kept = {(row["id"], row["sample"]) for row in read_jsonl(folder / "kept.jsonl")}
+    kept = {(row["id"], row["sample"]) for row in read_jsonl(folder / "selected.jsonl")}
     found: dict[str, dict[str, Any]] = {}
     for row in read_jsonl(folder / "written.jsonl"):
         name = (row["id"], row["sample"])

@@ -1,0 +1,81 @@
+"""JSON and JSONL files, written whole or not at all.
+
+from ske_models.files import read_jsonl
+read_jsonl(Path("runs/world/round1/selected.jsonl"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ske_models.errors import UserError
+
+Row = dict[str, Any]
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """One JSON object a line. Raises UserError, naming the line, for anything else."""
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}, line {number}: not JSON ({error}); mend it, or delete the file to make it anew"
+            ) from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: a JSON object is needed, not {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
+    """As `write_text`."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError if the file is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; delete it to have it made anew") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """As `write_text`, indented."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """First 16 hex digits of the SHA-256 of a file's bytes; "absent" if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "absent"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Raises UserError if the disk is full or the folder cannot be written; then nothing was changed."""
+    new = path.with_name(f".{path.name}.new")  # what a kill leaves of it, the next try writes over
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: cannot be written: {error.strerror}; make room (or choose another --run) and give the "
+            "same command again"
+        ) from error

@@ -1,0 +1,39 @@
+"""What a backend of lm-eval may do beyond lm-eval's own calls, so that no work is waited for or done twice.
+
+class ContinuousVLLM(VLLM, Continuous): ...     # ske_models/lm_eval/vllm.py
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from lm_eval.api.instance import Instance
+
+from ske_models.records import Done, Request
+
+
+class Continuous(ABC):
+    """Takes new requests while it runs, and so is full from the first to the last.
+
+    Beside `generate_until`, which lm-eval calls: the same for the pipeline's requests.
+    """
+
+    def suits(self, requests: Sequence[Request]) -> bool:
+        """Whether these are to be asked in this way; if not, they are asked by `generate_until`."""
+        return True
+
+    @abstractmethod
+    def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
+        """As `ske_models.records.Engine.generate`: what `done` returns is asked in the same call.
+
+        quiet: without a progress bar.
+        """
+
+
+class SharesContexts(ABC):
+    """Reads a context once for all the options that are scored after it."""
+
+    @abstractmethod
+    def score(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """As lm-eval's `loglikelihood`, up to rounding."""

@@ -1,0 +1,327 @@
+"""`ske_explicit` for lm-eval: any registered lm-eval model, asked by one of the three methods.
+
+    lm_eval --model ske_explicit --model_args backend=vllm,pretrained=ORG/NAME,method=explicit \\
+            --tasks ske_mmlu --apply_chat_template --output_path out --log_samples
+
+Ours are `backend`, `method`, `prompts`, `layout`, `store`, `knowledge`, `max_knowledge_toks` and `window`
+(`SKEExplicitLM` says what they are); everything else goes to the backend. With no `pretrained` (nor
+`model`) the embedded TinyWorld model is used. Written against lm-eval 0.4.13.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM, CacheHook, TemplateLM
+from lm_eval.api.registry import model_registry
+from lm_eval.models.api_models import JsonChatStr, TemplateAPI
+from lm_eval.models.utils import normalize_gen_kwargs
+
+from ske_models import embedded
+from ske_models.errors import UserError, at_least_one, one_of
+from ske_models.fingerprint import digest, fingerprint
+from ske_models.knowledge import KnowledgeFile
+from ske_models.lm_eval.engine import LMEvalEngine, backend_class, instance, load
+from ske_models.lm_eval.results import added_up, check_output_path, write_lines
+from ske_models.method import LAYOUTS, METHODS, Message, Question, answer_messages
+from ske_models.pipeline import Pipeline
+from ske_models.prompts import load as load_prompts
+from ske_models.records import Answer, Item, StepCounts, StepOutput
+from ske_models.store import Store, cache_folder
+
+WINDOW = 4096  # questions in step 1 at a time
+OURS = ("backend", "method", "prompts", "layout", "store", "knowledge", "max_knowledge_toks", "window")
+
+
+class ChatStr(str):
+    """A rendered chat prompt that still knows its turns. lm-eval logs, hashes and pickles it as a `str`."""
+
+    messages: list[Message]
+
+    def __new__(cls, text: str, messages: list[Message] | None = None) -> ChatStr:
+        prompt = super().__new__(cls, text)
+        prompt.messages = messages or []
+        return prompt
+
+
+class SKEExplicitLM(LM):
+    """An lm-eval model around an lm-eval model.
+
+    backend: the name of any registered lm-eval model ("hf", "vllm", "local-chat-completions", ...).
+    method: "direct", "cot" or "explicit" (ske_models/method.py).
+    prompts: a prompt set by name, or a YAML file (ske_models/prompts).
+    layout: "single" or "multiturn", how the two steps of `explicit` are asked.
+    store: a SQLite file for what the steps write, so that a killed run goes on where it was; "none":
+        keep nothing. Without it, a file in ~/.cache/ske-learn that belongs to this model alone.
+    knowledge: a JSONL file with knowledge to use instead of asking for it (ske_models/knowledge.py).
+    max_knowledge_toks: the token limit of the knowledge step; without it, the prompt set's.
+    window: how many questions are in step 1 at a time; without it, WINDOW. A backend that takes new requests
+        while it runs (vLLM) is given as many of them as its KV cache holds, and is never empty in between;
+        vLLM with data_parallel_size loads its engines for every call, and so gets all questions at once.
+
+    Raises UserError for whatever a user can get wrong, most of it before the model is loaded.
+    """
+
+    def __init__(
+        self,
+        backend: str = "hf",
+        method: str = "explicit",
+        prompts: str | None = None,
+        layout: str = "single",
+        store: str | None = None,
+        knowledge: str | None = None,
+        max_knowledge_toks: int | None = None,
+        window: int | None = None,
+        **backend_args: Any,
+    ) -> None:
+        super().__init__()
+        check_output_path()
+        one_of("method", method, METHODS)
+        one_of("layout", layout, LAYOUTS)
+        one_of("backend", backend, sorted(name for name in model_registry if name != "ske_explicit"))
+        at_least_one("max_knowledge_toks", max_knowledge_toks)
+        at_least_one("window", window)
+        if knowledge and method != "explicit":
+            raise UserError(
+                f"knowledge={knowledge}: method={method} has no knowledge step; use method=explicit"
+            )
+        self.embedded = not {"pretrained", "model"} & backend_args.keys()
+        prompt_set = load_prompts(prompts or ("world" if self.embedded else "default"))
+        if self.embedded:
+            if prompt_set.hash != load_prompts("world").hash:
+                raise UserError(
+                    f"prompts={prompts}: the embedded model knows only `world`; name a pretrained="
+                )
+            embedded.verify(embedded.path())
+            backend_args |= {"pretrained": str(embedded.path()), "dtype": "float32"}
+            if backend == "hf" and not torch.cuda.is_available():
+                # without a device, `simple_evaluate` takes CUDA for granted; the command does not
+                backend_args.setdefault("device", "cpu")
+        if str(backend_args.get("batch_size", 1)) == "1":
+            # lm-eval's default sends one prompt at a time: no continuous batching in vLLM
+            backend_args |= {"batch_size": "auto"} if backend == "vllm" else {}
+            backend_args |= {"batch_size": 64} if backend == "hf" and self.embedded else {}
+        model_class = backend_class(backend)
+        served = issubclass(model_class, TemplateAPI)
+        identity = fingerprint(backend, backend_args, served)
+        knowledge_limit = max_knowledge_toks or prompt_set.knowledge_tokens
+        step_store = Store(_store_path(store, identity), identity)
+        knowledge_file = KnowledgeFile(Path(knowledge), identity, prompt_set.hash) if knowledge else None
+        self.inner = load(model_class, backend, backend_args, OURS)
+        self.tokenizer = self.inner.tokenizer if isinstance(self.inner, TemplateLM) else None
+        self.default_limit = int(backend_args.get("max_gen_toks", 256))  # 256: lm-eval's, for all backends
+        self.engine = LMEvalEngine(self.inner)
+        self.pipeline = Pipeline(
+            engine=self.engine,
+            method=method,
+            layout="multiturn" if layout == "multiturn" else "single",
+            prompts=prompt_set,
+            store=step_store,
+            knowledge_settings={
+                "do_sample": False,
+                "temperature": 0.0,
+                "until": [],
+                "max_gen_toks": knowledge_limit,
+            },
+            knowledge_limit=knowledge_limit,
+            knowledge_file=knowledge_file,
+            max_in_flight=window
+            or (sys.maxsize if backend_args.get("data_parallel_size", 1) != 1 else WINDOW),
+        )
+        self.report: dict[str, Any] = {}
+        self._lines: dict[str, dict[tuple, dict[str, Any]]] = {}  # of other people's tasks, by task
+
+    def ask_by(self, method: str) -> None:
+        """Another method from here on, with the same loaded model; counts begin anew."""
+        one_of("method", method, METHODS)
+        counts = {step: StepCounts() for step in self.pipeline.counts}
+        self.pipeline = replace(self.pipeline, method=method, counts=counts)
+        self.report, self._lines = {}, {}
+
+    # What lm-eval asks of a model -----------------------------------------------------------------
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        items = [self._item(request) for request in requests]
+        answers = self.pipeline.run(items)
+        self._note(items, answers, (answer.trace for answer in answers))
+        return list(answers)
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        if self.pipeline.method == "direct":
+            return self.inner.loglikelihood(requests)
+        if self.pipeline.method == "cot":
+            raise UserError(
+                f"method=cot writes an answer, but task {requests[0].task_name} scores options by "
+                "log-likelihood; use method=direct or method=explicit for it"
+            )
+        return self.engine.score(self.informed(requests))
+
+    def informed(self, requests: Sequence[Instance]) -> list[Instance]:
+        """Log-likelihood requests with the knowledge of their questions, written once, in their contexts."""
+        # The options of a question share its context. An empty one (an unconditional score) has no question.
+        items = {_context(r): self._item(r, scored=True) for r in requests if r.args[0] != ""}
+        known = dict(zip(items, self.pipeline.write_knowledge(list(items.values())), strict=True))
+        traces = (self.pipeline.course(knowledge, None).trace() for knowledge in known.values())
+        self._note(list(items.values()), [None] * len(items), traces)
+        return [
+            self._informed(r, items[_context(r)], known[_context(r)]) if r.args[0] != "" else r
+            for r in requests
+        ]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        return self.inner.loglikelihood_rolling(requests)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A `ChatStr` (or, for chat-completions backends, lm-eval's `JsonChatStr`, which is the turns)."""
+        if self.inner.chat_template(True) is None:
+            raise UserError("the model has no chat template; leave out --apply_chat_template")
+        prompt = self.inner.apply_chat_template(chat_history, add_generation_prompt=add_generation_prompt)
+        return ChatStr(prompt, list(chat_history)) if isinstance(prompt, str) else prompt
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        return self.inner.chat_template(chat_template)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.inner.tokenizer_name
+
+    @property
+    def rank(self) -> int:
+        return self.inner.rank
+
+    @property
+    def world_size(self) -> int:
+        return self.inner.world_size
+
+    @property
+    def device(self) -> Any:
+        return self.inner.device
+
+    def all_gather(self, tensor: Any) -> Any:
+        return self.inner.all_gather(tensor)
+
+    def gather_object(self, obj: Any, dst: int = 0) -> Any:
+        return self.inner.gather_object(obj, dst)
+
+    def barrier(self) -> None:
+        self.inner.barrier()
+
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        raise UserError(
+            "--use_cache knows neither the method nor the prompts, and would hand out another run's answers; "
+            "leave it out: ske_explicit continues a killed run from its own store"
+        )
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Goes into `config` of lm-eval's results: what the run was, and what its steps cost."""
+        # lm-eval asks every model in this way; not every backend has an answer
+        info = self.inner.get_model_info() if hasattr(self.inner, "get_model_info") else {}
+        return info | {"ske": self.report or self.pipeline.report()}
+
+    # From lm-eval's requests to questions and back ------------------------------------------------
+
+    def _item(self, request: Instance, scored: bool = False) -> Item:
+        settings = {} if scored else request.args[1]
+        limit = _limit(json.dumps(settings, sort_keys=True), self.default_limit)
+        if limit < 1:
+            raise UserError(f"max_gen_toks={limit}: at least 1 token is needed (task {request.task_name})")
+        return Item(self._question(request, scored), settings, limit, request)
+
+    def _question(self, request: Instance, scored: bool) -> Question:
+        context = request.args[0]
+        if self.embedded and not isinstance(context, ChatStr):
+            # The embedded model knows only chats, and a bare `lm_eval --model ske_explicit` shall work.
+            context = self.apply_chat_template([{"role": "user", "content": context}])
+        if isinstance(context, ChatStr):
+            turns = context.messages
+        elif isinstance(context, JsonChatStr):
+            turns = json.loads(context.prompt)
+        elif self.pipeline.layout == "multiturn":
+            raise UserError("layout=multiturn needs a conversation; add --apply_chat_template")
+        else:
+            text, ending = _split_asked(context, request.doc)
+            return Question((), context, text, ending, chat=False, scored=scored)
+        prefix = turns[-1]["content"] if turns[-1]["role"] == "assistant" else ""
+        *before, asked = turns[:-1] if prefix else turns
+        text, ending = _split_asked(asked["content"], request.doc)
+        return Question(tuple(before), asked["content"], text, ending, prefix, scored=scored)
+
+    def _informed(self, request: Instance, item: Item, knowledge: StepOutput) -> Instance:
+        """The request with the knowledge in its context."""
+        p = self.pipeline
+        messages = answer_messages(item.question, p.prompts, p.method, p.layout, knowledge.text)
+        context = self.engine.render(messages, item.question.chat)
+        return instance(request, "loglikelihood", (context, *request.args[1:]))
+
+    # What a run leaves behind ---------------------------------------------------------------------
+
+    def _note(
+        self, items: Iterable[Item], answers: Iterable[Answer | None], traces: Iterable[dict[str, Any]]
+    ) -> None:
+        """Gathers the counts of all processes, which items were edited, and the knowledge of other
+        people's tasks, which goes to files; our own tasks have it in lm-eval's logged samples."""
+        edited, lines = [], []
+        for item, answer, trace in zip(items, answers, traces, strict=True):
+            request = item.origin
+            if trace["knowledge_source"] == "edited":
+                edited.append(f"{request.task_name}/{request.doc_id}")
+            if "ske_question" not in request.doc:
+                prompt_hash = hashlib.sha256(request.args[0].encode("utf-8")).hexdigest()
+                line = {"task": request.task_name, "doc_id": request.doc_id, "prompt_hash": prompt_hash}
+                lines.append(line | {"answer": answer and str(answer)} | trace)
+        gathered = self.gather_object((self.pipeline.report(), edited, lines))
+        if self.rank != 0:
+            return
+        reports, all_edited, all_lines = zip(*gathered, strict=True)
+        before = set(self.report.get("edited", ()))
+        self.report = added_up(reports) | {"edited": sorted(before.union(*all_edited))}
+        for line in (line for rank_lines in all_lines for line in rank_lines):
+            # a request may come twice: lm-eval evens out the processes' shares with copies
+            key = (line["doc_id"], line["prompt_hash"], line["answer"] or "")
+            self._lines.setdefault(line["task"], {})[key] = line
+        if self._lines and self.pipeline.store.path:
+            folder = self.pipeline.store.path.with_suffix(".knowledge")
+            for task, by_key in self._lines.items():
+                path = folder / f"{task}.{self.pipeline.method}.jsonl"
+                write_lines(path, [line for _, line in sorted(by_key.items())])
+            self.report["knowledge_of_other_tasks"] = str(folder)
+
+
+@lru_cache
+def _limit(settings: str, default: int) -> int:
+    """The token limit in a task's settings, given as JSON: lm-eval copies them for each of its requests."""
+    return normalize_gen_kwargs(json.loads(settings), default)["max_gen_toks"]
+
+
+def _context(request: Instance) -> tuple[str | None, Any]:
+    return request.task_name, request.args[0]
+
+
+def _split_asked(asked: str, doc: Any) -> tuple[str, str]:
+    """(question for the method's steps, how the answer must end), from a user turn or a plain context.
+
+    Our own tasks say both in their docs; what stands before them (few-shot examples in one turn) stays.
+    """
+    if isinstance(doc, Mapping) and "ske_question" in doc:
+        question, ending = doc["ske_question"], doc["ske_ending"]
+        own = f"{question}\n\n{ending}" if ending else question
+        if asked.endswith(own):
+            return asked[: len(asked) - len(own)] + question, ending
+    return asked, ""
+
+
+def _store_path(store: str | None, identity: Mapping[str, Any]) -> Path | None:
+    if store is None:
+        return cache_folder() / f"{digest(dict(identity))}.sqlite"
+    return None if store.lower() == "none" else Path(store).expanduser()

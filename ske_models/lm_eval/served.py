@@ -1,0 +1,263 @@
+"""OpenAI-compatible servers as a backend: lm-eval's API models, with what a long run needs of them.
+
+    lm_eval --model ske_explicit --tasks ske_mmlu --apply_chat_template \\
+            --model_args 'backend=local-chat-completions,model=M1,base_url=http://a:8000/v1;http://b:8000/v1'
+
+lm-eval (0.4.13) asks one server one prompt at a time, gives up after three attempts, and does not say whether
+a text reached its limit. How several servers are kept busy, and what is done when one fails, is in
+`ske_models/engines/http.py`; what is sent, and how it is read, stays lm-eval's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import ssl
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.models.api_models import LMEVAL_MODEL_NONE_ANSWER_PLACEHOLDER, TemplateAPI
+from lm_eval.models.openai_completions import LocalChatCompletion
+from lm_eval.models.utils import (
+    chunks,
+    handle_stop_sequences,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+)
+from tqdm import tqdm
+
+from ske_models.engines.http import Call, Dispatcher, RetryableError, Servers, StopError, say
+from ske_models.errors import UserError
+from ske_models.lm_eval.continuous import Continuous
+from ske_models.records import Completion, Done, Request
+
+IGNORED = {"device", "max_batch_size", "dtype"}  # every backend is given these; a server has its own
+
+
+class Served(TemplateAPI, Continuous):
+    """What `served` mixes into one of lm-eval's API models.
+
+    base_url: the servers, separated by ";": what ends in /v1, or whole addresses.
+    num_concurrent, max_retries, max_wait, timeout: as in `Servers`; of these max_wait is ours.
+    Other arguments: lm-eval's. Raises UserError or TypeError for what a user can get wrong in them.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        num_concurrent: int = Servers.concurrent,
+        max_retries: int = Servers.max_retries,
+        max_wait: float = Servers.max_wait,
+        **args: Any,
+    ) -> None:
+        classes = [cls for cls in type(self).__mro__ if "__init__" in vars(cls)]
+        known = IGNORED.union(*(inspect.signature(cls).parameters for cls in classes))
+        for name in args.keys() - known:  # lm-eval's would ignore it
+            raise TypeError(f"got an unexpected keyword argument '{name}'")
+        self.chat = isinstance(self, LocalChatCompletion)
+        urls = [address(url, self.chat) for url in (base_url or "").split(";") if url.strip()]
+        # 2: with 1, log-likelihoods would not come through `get_batched_requests`
+        super().__init__(**({"base_url": urls[0]} if urls else {}), num_concurrent=2, **args)
+        if not self.base_url:
+            raise UserError(
+                "base_url: the server's address is needed, as in base_url=http://localhost:8000/v1"
+            )
+        certificate = ssl.create_default_context(cafile=self.ca_cert_path) if self.ca_cert_path else None
+        self.servers = Servers(
+            urls or [self.base_url],
+            int(num_concurrent),
+            self.timeout,
+            int(max_retries),
+            float(max_wait),
+            _headers(self),
+            certificate or self.verify_certificate,
+        )
+
+    def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
+        """A `Completion` for each request, in order. Raises UserError if the servers do not answer."""
+        self.cut = 0
+        calls = self._generations(requests)
+        place = {call: index for index, call in enumerate(calls)}
+
+        def answered(call: Call) -> list[Call]:
+            try:
+                new = self._generations(done(place[call], call.answer))
+            except UserError as error:  # which asyncio would take for the end of the process
+                raise StopError from error
+            place.update(zip(new, range(len(calls), len(calls) + len(new)), strict=True))
+            calls.extend(new)
+            return new
+
+        _run(self._ask(calls[:], answered, quiet))
+        if self.cut:
+            say(
+                f"{self.cut} of {len(calls)} prompts had no room in max_length={self.max_length + 1} and "
+                "were cut at their beginning; set max_length to the model's"
+            )
+        return [call.answer for call in calls]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """For lm-eval's own use."""
+        asked = [Request("answer", r.args[0], r.args[1], self._max_gen_toks, "", r) for r in requests]
+        return self.write(asked, lambda *_: (), disable_tqdm)
+
+    def _generations(self, requests: Sequence[Request]) -> list[Call]:
+        if self.chat and any(isinstance(request.prompt, str) for request in requests):
+            raise UserError(f"{self.base_url} takes conversations; add --apply_chat_template")
+        settings = [dict(normalize_gen_kwargs(r.settings, self._max_gen_toks)) for r in requests]
+        prompts = [request.prompt for request in requests]
+        messages = self._encoded(prompts, settings) if self.tokenized_requests and prompts else prompts
+        calls = []
+        for request, message, how in zip(requests, messages, settings, strict=True):
+            stop = handle_stop_sequences(list(how["until"]), self._eos_string)
+            calls.append(self._call([message], partial(self._reply, stop), how))
+            calls[-1].later = request.step == "answer"
+        return calls
+
+    async def get_batched_requests(
+        self, requests: list, cache_keys: list, *, ctxlens: list[int], **_: Any
+    ) -> list[list[tuple[float, bool]]]:
+        """lm-eval's own way to the server, which its log-likelihoods take."""
+        calls = [
+            self._call(tokens, partial(self._scores, tokens, lengths))
+            for tokens, lengths in zip(
+                chunks(requests, n=self._batch_size), chunks(ctxlens, n=self._batch_size), strict=True
+            )
+        ]
+        await self._ask(calls, lambda _: [])
+        return [call.answer for call in calls]
+
+    def _loglikelihood_tokens(self, requests: list, **options: Any) -> list[tuple[float, bool]]:
+        try:
+            return super()._loglikelihood_tokens(requests, **options)
+        except StopError as error:
+            raise UserError(f"{error}; the knowledge is kept, the same command scores anew") from None
+
+    def loglikelihood(self, requests: list[Instance], **options: Any) -> list[tuple[float, bool]]:
+        """As lm-eval's. Raises UserError for a backend that has no log-likelihoods."""
+        try:
+            return super().loglikelihood(requests, **options)
+        except NotImplementedError as error:
+            raise UserError(f"task {requests[0].task_name}: {error}") from None
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> Any:
+        """The turns for a chat server; for others the text, also where lm-eval would hand on the turns."""
+        if self.chat or self.tokenizer is None:
+            return super().apply_chat_template(chat_history, add_generation_prompt)
+        # lm-eval's stand-in for a tokenizer that is on the server knows no such arguments
+        local = {"tokenize": False, "continue_final_message": not add_generation_prompt}
+        return self.tokenizer.apply_chat_template(
+            chat_history,
+            add_generation_prompt=add_generation_prompt,
+            **(local if self.tokenizer_backend == "huggingface" else {}),
+        )
+
+    def _encoded(self, prompts: Sequence[str], settings: Sequence[dict[str, Any]]) -> list[list[int]]:
+        """The prompts' tokens, cut on the left to what `max_length` leaves room for, as lm-eval cuts them."""
+        longest = max(how["max_gen_toks"] for how in settings)
+        if longest >= self.max_length:
+            raise UserError(
+                f"max_length={self.max_length + 1}: no room for a prompt and {longest} new tokens; "
+                "set max_length to the model's"
+            )
+        tokens = self.tok_encode(list(prompts), add_special_tokens=self.add_bos_token)
+        rooms = [self.max_length - how["max_gen_toks"] for how in settings]
+        self.cut += sum(len(ids) > room for ids, room in zip(tokens, rooms, strict=True))
+        return [ids[-room:] for ids, room in zip(tokens, rooms, strict=True)]
+
+    def _call(
+        self,
+        messages: Sequence[Any],
+        read: Callable[[dict[str, Any]], Any],
+        settings: dict[str, Any] | None = None,
+    ) -> Call:
+        """A generation with `settings`, else a scoring of `messages` (token ids); lm-eval's payload."""
+        payload = self._create_payload(
+            self.create_message(messages),
+            generate=settings is not None,
+            gen_kwargs=settings,
+            seed=self._seed,
+            eos=self._eos_string,
+        )
+        if not payload.get("stop", True):
+            del payload["stop"]  # some servers refuse an empty list
+        return Call(payload, partial(_checked, read))
+
+    async def _ask(
+        self, calls: Sequence[Call], answered: Callable[[Call], Sequence[Call]], quiet: bool = False
+    ) -> None:
+        with tqdm(total=len(calls), desc="Requesting servers", disable=quiet) as bar:
+            await Dispatcher(self.servers, calls, answered, bar).run()
+
+    def _reply(self, stop: list[str], outputs: dict[str, Any]) -> Completion:
+        """The text of a completion, cut at the first of the strings in `stop`."""
+        [text] = self.parse_generations(outputs=outputs)
+        text = LMEVAL_MODEL_NONE_ANSWER_PLACEHOLDER if text is None else text
+        # transformers' server leaves the stop string in, and a chat server is sent four of them at most
+        reply = Completion(postprocess_generated_text(text, stop, None))
+        usage, finish = outputs.get("usage") or {}, outputs["choices"][0].get("finish_reason")
+        reply.prompt_tokens, reply.tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        reply.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        if len(reply) < len(text):
+            reply.truncated = False
+        elif finish is not None:
+            reply.truncated = finish == "length"
+        return reply
+
+    def _scores(
+        self, tokens: list[list[int]], ctxlens: list[int], outputs: dict[str, Any]
+    ) -> list[tuple[float, bool]]:
+        """(log-likelihood, whether it is what the model would have written) of each of `tokens`."""
+        if not (outputs["choices"][0].get("logprobs") or {}).get("token_logprobs"):
+            raise StopError("the server gives no log-probabilities of a prompt; vLLM's does")
+        return self.parse_logprobs(outputs=outputs, tokens=tokens, ctxlens=ctxlens)
+
+
+def served(model_class: type[TemplateAPI]) -> type[Served]:
+    """One of lm-eval's API models with `Served` in it."""
+    return type(f"Served{model_class.__name__}", (Served, model_class), {})
+
+
+def address(url: str, chat: bool) -> str:
+    """Where to post, from a server's base URL (".../v1"); another one is taken for the whole address."""
+    url = url.strip().rstrip("/")
+    return f"{url}/{'chat/completions' if chat else 'completions'}" if url.endswith("/v1") else url
+
+
+def _headers(lm: Served) -> dict[str, str]:
+    """Raises UserError if there is no key, or one that cannot be sent."""
+    try:
+        headers = {name: str(value) for name, value in lm.header.items()}
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not all(value.isascii() and value.isprintable() for value in headers.values()):
+        raise UserError("OPENAI_API_KEY: has characters that no key has (a line break?); set it anew")
+    return headers
+
+
+def _checked(read: Callable[[dict[str, Any]], Any], outputs: Any) -> Any:
+    """What `read` makes of a reply. Raises RetryableError if it holds no completion."""
+    choices = outputs.get("choices") if isinstance(outputs, dict) else None
+    if not choices or not {"message", "text"} & choices[0].keys():
+        raise RetryableError(f"no completion in the reply: {json.dumps(outputs)[:100]}")
+    return read(outputs)
+
+
+def _run(asking: Coroutine[Any, Any, None]) -> None:
+    """Raises UserError where the servers do not answer, and within a notebook's event loop."""
+    try:
+        asyncio.run(asking)
+    except StopError as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise UserError(f"{error}; what was written is kept: the same command goes on") from None
+    except RuntimeError as error:
+        if "running event loop" not in str(error):
+            raise
+        asking.close()
+        raise UserError("in a notebook, first: import nest_asyncio; nest_asyncio.apply()") from None

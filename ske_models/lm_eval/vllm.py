@@ -1,0 +1,60 @@
+"""lm-eval's `vllm` backend, with both steps of the method in one run of its engine (ske_models/engines/vllm.py).
+
+    lm_eval --model ske_explicit --model_args backend=vllm,pretrained=ORG/NAME --tasks ske_mmlu
+
+What is sent, and how it is read, stays lm-eval's (0.4.13, `models/vllm_causallms.py`, `generate_until`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.models.utils import maybe_truncate, postprocess_generated_text
+from lm_eval.models.vllm_causallms import VLLM
+from pydantic import ValidationError
+from tqdm import tqdm
+from vllm import SamplingParams
+
+from ske_models.engines.vllm import VLLMRun
+from ske_models.lm_eval.continuous import Continuous
+from ske_models.records import Done, Request
+
+
+def refusal(error: ValueError | RuntimeError) -> str | None:
+    """One line of why vLLM has not loaded a model: a setting that it refuses, or an engine that ended.
+
+    Of the latter the cause stands in its log. None: neither of the two.
+    """
+    if isinstance(error, ValidationError):  # whose own first line does not say why
+        return str(error.errors()[0]["msg"]).splitlines()[0]
+    return str(error) if "Engine core initialization failed" in str(error) else None
+
+
+class ContinuousVLLM(VLLM, Continuous):
+    """The backend, with lm-eval's arguments but `data_parallel_size`, whose engines live for one call."""
+
+    def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
+        run = VLLMRun(self.model, self._prepared, self._cut, self.lora_request)
+        with tqdm(desc="Running requests", disable=quiet or self.rank != 0) as bar:
+            return run.write(requests, done, bar)
+
+    def _settings(self, request: Request) -> tuple[dict[str, Any], list[str], int, str]:
+        """(vLLM's settings, stop strings, token limit, end of text), as lm-eval reads a task's."""
+        eos = self.tokenizer.decode(self.eot_token_id) or self.tokenizer.eos_token
+        settings, until, limit = self.modify_gen_kwargs(
+            dict(request.settings), eos=eos, default_max_gen_toks=self.max_gen_toks
+        )
+        return settings, until, limit, eos
+
+    def _prepared(self, request: Request) -> tuple[list[int], SamplingParams]:
+        settings, until, limit, eos = self._settings(request)
+        tokens, limit = maybe_truncate(
+            self.tok_encode(request.prompt), limit, self.max_length, side=self.truncation_side
+        )
+        # a stop string may stand in a text's thinking, which `_cut` takes away first
+        stop = [text for text in until if text == eos] if self.think_end_token else until
+        return tokens, SamplingParams(max_tokens=limit, stop=stop, **settings)
+
+    def _cut(self, request: Request, text: str) -> str:
+        return postprocess_generated_text(text, self._settings(request)[1], self.think_end_token)

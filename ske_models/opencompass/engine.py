@@ -1,0 +1,245 @@
+"""Any of OpenCompass' model classes (HuggingFace, vLLM, OpenAI-compatible, ...) as the pipeline's engine.
+
+Used by the OpenCompass adapter (ske_models/opencompass/model.py). Written against OpenCompass 0.5.4, identity
+HuggingFace classes call a method that transformers 5 has dropped, and identity vLLM classes import ray:
+both are cured here. Greedy decoding is the default of every class here; what a config says wins.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from opencompass.models import VLLM, HuggingFacewithChatTemplate, OpenAI, VLLMwithChatTemplate
+from opencompass.models.base import BaseModel, LMTemplateParser
+from opencompass.registry import MODELS
+from opencompass.utils import build_model_from_cfg
+from opencompass.utils.prompt import PromptList
+from tqdm import tqdm
+
+from ske_models.errors import UserError
+from ske_models.fingerprint import NOT_IDENTITY, fingerprint
+from ske_models.method import Message
+from ske_models.records import Done, Request, Settings
+
+ROLES = {"system": "SYSTEM", "user": "HUMAN", "assistant": "BOT"}  # ours: OpenCompass'
+# What is in an OpenCompass model config and has no influence on the text, besides lineage.NOT_IDENTITY.
+NOT_IDENTITY_HERE = {
+    "type", "path", "abbr", "run_cfg", "batch_size", "max_out_len", "min_out_len", "key", "org", "retry",
+    "query_per_second", "rpm_verbose", "verbose", "max_workers", "openai_proxy_url", "device_map",
+}  # fmt: skip
+
+
+_SILENT = logging.Logger("ske_models.silent", level=logging.CRITICAL)
+
+
+class _WithoutRay:
+    """OpenCompass' vLLM classes ask ray whether it is running before they load; vLLM itself needs no ray.
+
+    A prompt that leaves no room for an answer ends vLLM's whole call with an error. OpenCompass'
+    HuggingFace classes cut such a prompt at its start; so do these, leaving it at least half the context.
+    """
+
+    model: Any
+    tokenizer: Any
+    logger: logging.Logger
+    lora_path: str | None
+    generate: Callable[..., list[str]]
+
+    def _load_model(self, path: str, model_kwargs: Mapping[str, Any] | None = None, *_: Any) -> None:
+        from vllm import LLM
+
+        self.model = LLM(path, **{"trust_remote_code": True, **(model_kwargs or {})})
+        self.max_seq_len = self.model.model_config.max_model_len
+        generate = self.model.generate
+
+        def cutting(prompts: Any, sampling: Any, **more: Any) -> Any:
+            cut = {"truncate_prompt_tokens": self.room(sampling), "truncation_side": "left"}
+            return generate(prompts, sampling, tokenization_kwargs=cut, **more)
+
+        self.model.generate = cutting
+
+    def room(self, sampling: Any) -> int:
+        """How many tokens of a prompt are kept."""
+        return max(self.max_seq_len - sampling.max_tokens, self.max_seq_len // 2)
+
+    def prepared(self, prompt: Any, settings: Settings) -> tuple[list[int], Any]:
+        """The tokens, uncut, and vLLM's SamplingParams of a prompt, as OpenCompass' `generate` makes them."""
+        cutting, log = self.model.generate, self.logger
+        made: list[Any] = []
+
+        def take(*prompts_and_sampling: Any) -> list[Any]:
+            made.extend(prompts_and_sampling)
+            return []
+
+        self.model.generate = take
+        self.logger = _SILENT  # it tells of the settings at every call
+        try:
+            self.generate([prompt], **settings)
+        finally:
+            self.model.generate, self.logger = cutting, log
+        [sent], sampling = made
+        return (self.tokenizer.encode(sent) if isinstance(sent, str) else sent["prompt_token_ids"]), sampling
+
+
+class _VLLM(_WithoutRay, VLLM):
+    """`VLLM` that loads without ray."""
+
+
+class _VLLMChat(_WithoutRay, VLLMwithChatTemplate):
+    """`VLLMwithChatTemplate` that loads without ray."""
+
+
+def model_class(llm: Mapping[str, Any]) -> type[BaseModel]:
+    """The class that a model config names. Raises UserError if there is none."""
+    named = llm.get("type")
+    found = MODELS.get(named) if isinstance(named, str) else named
+    if not isinstance(found, type):
+        raise UserError(f"llm=dict(type={named!r}): no model class of OpenCompass; see opencompass.models")
+    return found
+
+
+def identity(llm: Mapping[str, Any]) -> dict[str, Any]:
+    """What the texts of this model config come from; a store belongs to that (ske_models/fingerprint.py).
+
+    Raises UserError if `path` is no checkpoint that can be had.
+    """
+    found = model_class(llm)
+    args = _identity(llm)
+    if found.is_api:
+        return fingerprint(found.__name__, args | {"model": llm.get("path")}, served=True)
+    return fingerprint(found.__name__, args | {"pretrained": str(llm["path"])}, served=False)
+
+
+def _identity(args: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in args.items() if name not in NOT_IDENTITY | NOT_IDENTITY_HERE}
+    return {name: _identity(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
+
+
+class OpenCompassEngine:
+    """OpenCompass' model as the pipeline sees it (`ske_models.records.Engine`).
+
+    llm: an OpenCompass model config. `batch_size`: how many prompts its class is given at once; without
+    it, all (vLLM and the API classes do their own batching).
+    """
+
+    def __init__(self, llm: Mapping[str, Any]) -> None:
+        self.llm = dict(llm)
+        self.batch_size = llm.get("batch_size")
+        self.model: Any = _build(self.llm)
+        # Chat classes take turns, the others one text.
+        self.chat = not isinstance(self.model.template_parser, LMTemplateParser)
+        self.overlong = 0  # prompts longer than the model's context: their start is cut off
+        self._accepted = inspect.signature(self.model.generate).parameters
+
+    def render(self, messages: Sequence[Message], chat: bool) -> Any:
+        if not chat:
+            return messages[-1]["content"]
+        return PromptList([{"role": ROLES[m["role"]], "prompt": m["content"]} for m in messages])
+
+    def generate(self, requests: Sequence[Request], done: Done) -> list[str]:
+        if isinstance(self.model, _WithoutRay) and not self.model.lora_path:
+            from ske_models.engines.vllm import VLLMRun
+
+            with tqdm(desc="Running requests") as bar:
+                return VLLMRun(self.model.model, self._prepared, lambda _, text: text).write(
+                    requests, done, bar
+                )
+        # One call has one limit and one set of stop strings, and the two steps have their own.
+        groups: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(repr(sorted(request.settings.items())), []).append(index)
+        texts: dict[int, str] = {}
+        for indices in groups.values():
+            size = self.batch_size or len(indices)
+            for start in range(0, len(indices), size):
+                batch = indices[start : start + size]
+                prompts = [requests[index].prompt for index in batch]
+                arguments = self._arguments(requests[batch[0]])
+                if not self.model.is_api:
+                    lengths = [self.count_tokens(prompt) or 0 for prompt in prompts]
+                    self.overlong += sum(length > self.model.max_seq_len for length in lengths)
+                with torch.no_grad():
+                    written = self.model.generate(prompts, **arguments)
+                for index, text in zip(batch, written, strict=True):
+                    texts[index] = text
+                    done(index, text)
+        return [texts[index] for index in range(len(requests))]
+
+    def _prepared(self, request: Request) -> tuple[list[int], Any]:
+        """For vLLM's run of both steps."""
+        tokens, sampling = self.model.prepared(request.prompt, self._arguments(request))
+        self.overlong += len(tokens) > self.model.max_seq_len
+        return tokens[-self.model.room(sampling) :], sampling
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        return {name: value for name, value in request.settings.items() if name in self._accepted}
+
+    def count_tokens(self, text: Any) -> int | None:
+        if self.model.is_api:
+            return None
+        if isinstance(text, str):
+            return len(self.model.tokenizer.encode(text, add_special_tokens=False))
+        return self.model.get_token_len(text)
+
+    def sampled(self, settings: Settings) -> bool:
+        generation = self.llm.get("generation_kwargs") or {}
+        temperature = self.llm.get("temperature") or generation.get("temperature") or 0
+        return bool(generation.get("do_sample", temperature > 0))
+
+    def unload(self) -> None:
+        """Frees the model's memory, so that the next checkpoint has room."""
+        self.model = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+_loaded: OpenCompassEngine | None = None
+
+
+def engine_for(llm: Mapping[str, Any]) -> OpenCompassEngine:
+    """The engine of a model config. It stays loaded until another config is asked for in this process."""
+    global _loaded  # noqa: PLW0603  (OpenCompass builds a model per entry, and has no place for what they share)
+    if _loaded is None or _loaded.llm != dict(llm):
+        if _loaded is not None:
+            _loaded.unload()
+            _loaded = None
+        _loaded = OpenCompassEngine(llm)
+    return _loaded
+
+
+def _build(llm: dict[str, Any]) -> Any:
+    """The inner model, loaded. Raises UserError if it cannot be had, or its backend is not installed."""
+    found = model_class(llm)
+    config = {name: value for name, value in llm.items() if name != "type"}
+    if issubclass(found, VLLM):
+        config["generation_kwargs"] = {"temperature": 0, **(config.get("generation_kwargs") or {})}
+    if issubclass(found, OpenAI):
+        config.setdefault("temperature", 0)
+    if (config.get("generation_kwargs") or {}).get("num_return_sequences", 1) != 1:
+        raise UserError("llm: num_return_sequences must be 1: the steps of a method need one text each")
+    cured = {VLLM: _VLLM, VLLMwithChatTemplate: _VLLMChat}
+    if found in cured:
+        require_vllm()
+    try:
+        model = build_model_from_cfg(config | {"type": cured.get(found, found)})
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{found.__name__}: cannot load {llm.get('path')}: {reason}") from error
+    if isinstance(model, HuggingFacewithChatTemplate):
+        # transformers 5 has no `batch_encode_plus`; it was the tokenizer's own call
+        model.tokenizer.batch_encode_plus = model.tokenizer
+    return model
+
+
+def require_vllm() -> None:
+    """Raises UserError if vLLM cannot be imported."""
+    try:
+        import vllm  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"vLLM cannot be imported ({error}); pip install 'ske-learn[vllm]'") from error

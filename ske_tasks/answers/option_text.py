@@ -1,0 +1,72 @@
+"""Finds which option a text names by its wording instead of its letter.
+
+    python -c "from ske_tasks.answers.option_text import named_text; print(named_text('Rome', {'B': 'Rome'}))"
+
+A text that fits two options fits none; of two options of which one contains the other ("New York", "New York
+City") the longer one is meant.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from ske_tasks.answers.statements import FILLER, clean, first_line, last_line, plain, sentences
+
+Options = Mapping[str, str]
+
+
+def named_text(sentence: str, options: Options, stated: bool = True) -> str | None:
+    """The letter of the option that `sentence` is, or contains as the only one, or (`stated`) begins with.
+
+    `stated`: the sentence is what follows "The answer is", where "Paris, not London" names Paris.
+    """
+    if exact := exact_text(sentence, options):
+        return exact
+    lines = (plain(re.sub(rf"^{FILLER}", "", sentence)), plain(sentence))
+    texts = {letter: text for letter, option in options.items() if (text := compared(option))}
+
+    def begins(option: str) -> bool:
+        return any(re.match(re.escape(option) + r"(?!\w)(?!\s+(?:or|and)\b)", line) for line in lines)
+
+    tests: list[Callable[[str], bool]] = [
+        lambda option: option in lines,
+        lambda option: bool(re.search(rf"(?<!\w){re.escape(option)}(?!\w)", lines[1])),
+    ]
+    for test in [*tests, begins] if stated else tests:
+        hits = {letter: option for letter, option in texts.items() if test(option)}
+        longest = [
+            k for k, v in hits.items() if not any(v != other and v in other for other in hits.values())
+        ]
+        if len(longest) == 1:
+            return longest[0]
+    return None
+
+
+def exact_text(line: str, options: Options) -> str | None:
+    """The option of more than one word that is word for word what the line says, upper and lower case too."""
+    written = plain(line, keep_case=True)
+    same = [
+        letter
+        for letter, option in options.items()
+        if " " in compared(option) and compared(option, keep_case=True) == written
+    ]
+    return same[0] if len(same) == 1 else None
+
+
+def lone_text(text: str, options: Options) -> str | None:
+    """The option that is the last line, or that a reply of one short sentence is about."""
+    single = len(sentences(text)) == 1
+    for line in (last_line(text), first_line(text) if single else ""):
+        same = [k for k, option in options.items() if compared(option) and compared(option) == plain(line)]
+        if len(same) == 1:
+            return same[0]
+    if not single or re.search(r"(?i)\bnot\b|n't\b", text):
+        return None
+    letter = named_text(text, options, stated=False)
+    return letter if letter and len(text) <= len(options[letter]) + 40 else None
+
+
+@lru_cache(maxsize=4096)
+def compared(option: str, keep_case: bool = False) -> str:
+    """An option's text as it is compared: cleaned as the model's text is."""
+    return plain(clean(option), keep_case)

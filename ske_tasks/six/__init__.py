@@ -1,0 +1,1 @@
+"""The six benchmarks: their sources, one row schema, loading and metrics."""

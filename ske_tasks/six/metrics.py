@@ -1,0 +1,58 @@
+"""What lm-eval calls with a model's text: the verdict, the counts, and the trace for the logged sample.
+
+The task files `ske_tasks/tasks/ske_*.yaml` name `process_results` and the aggregations:
+
+    lm_eval --model ske_explicit --model_args pretrained=... --tasks ske --log_samples --output_path out
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from ske_models.records import Answer
+from ske_tasks.answers.extract import contains_alias, extract, is_right
+from ske_tasks.six.rows import options_of
+
+
+def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
+    """Score one answer; lm-eval logs `doc`, so prediction and trace are put there.
+
+    Args:
+        doc: a row (`ske_tasks.six.rows.Row`).
+        results: one text; a `ske_models.records.Answer` when it comes from `ske_explicit`.
+
+    Returns:
+        `acc`: (subset, right), averaged by `macro`; `acc_micro`: 0 or 1; `unanswered`: 1 if no answer was
+        found; `truncated`: 1 if a step ran into its token limit (only where the backend tells); NQ also
+        `acc_substring`.
+    """
+    text = results[0]
+    prediction = extract(text, doc["kind"], options_of(doc))
+    right = is_right(prediction, doc)
+    doc["prediction"] = prediction
+    scores: dict[str, Any] = {
+        "acc": (doc["subset"], int(right)),
+        "acc_micro": int(right),
+        "unanswered": int(prediction is None),
+    }
+    if doc["kind"] == "open":
+        scores["acc_substring"] = int(contains_alias(text, doc["gold"]))
+    if isinstance(text, Answer):
+        doc["ske"] = text.trace
+        known = [cut for cut in text.trace["truncated"].values() if cut is not None]
+        if known:
+            scores["truncated"] = int(any(known))
+    return scores
+
+
+def macro(scores: Iterable[tuple[str, int]]) -> float:
+    """Mean over subsets of the share of right answers: what OpenCompass prints for MMLU, AGIEval and BBH."""
+    by_subset: dict[str, list[int]] = defaultdict(list)
+    for subset, right in scores:
+        by_subset[subset].append(right)
+    return sum(sum(rights) / len(rights) for rights in by_subset.values()) / len(by_subset)
+
+
+def count(flags: Iterable[int]) -> int:
+    """How many questions it holds for."""
+    return sum(flags)

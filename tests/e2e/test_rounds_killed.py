@@ -1,0 +1,108 @@
+"""SIGKILL at random moments over all stages of a run: the same command goes on and ends with the same files.
+
+SKE_KILLS=20 pytest -q -s tests/test_rounds_killed.py     # more of them, and where they hit
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from small_runs import SCRIPT, STAGES, environment, texts
+
+from ske_models.files import file_digest, read_json, read_jsonl
+
+KILLS = int(os.environ.get("SKE_KILLS", "4"))
+PATIENCE = 30.0  # seconds for the processes of a killed command to end by themselves
+BEGUN = re.compile(r"^round (\d), (\w+)$", re.MULTILINE)
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """Digests of what the training made."""
+    return {f"M{n}": file_digest(folder / f"M{n}" / "model.safetensors") for n in (1, 2)}
+
+
+def said(log: Path) -> str:
+    """What a command has written so far; it may have been killed within a character."""
+    return log.read_text(encoding="utf-8", errors="replace")
+
+
+def still_there(folder: Path) -> list[str]:
+    """The processes that work in a run's folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:  # it has ended meanwhile
+            continue
+        if str(folder) in line and state != "Z" and int(process.name) != os.getpid():
+            found.append(line)
+    return found
+
+
+def moments(folder: Path, rng: random.Random) -> list[tuple[int, str, float]]:
+    """KILLS moments of a run, in order: round, stage, and seconds after that has begun.
+
+    The stages come as evenly as there are kills; the seconds are drawn from as long as the stage took.
+    """
+    every = [(0, "evaluate")] + [(n, stage) for n in (1, 2) for stage in (*STAGES, "evaluate")]
+    drawn: list[tuple[int, str]] = []
+    while len(drawn) < KILLS:
+        drawn += rng.sample(every, min(len(every), KILLS - len(drawn)))
+    found = []
+    for n, stage in sorted(drawn, key=every.index):
+        took = read_json(folder / f"round{n}" / f"{stage}.json")["seconds"]
+        light = stage in ("select", "mix")
+        found.append(
+            (n, stage, rng.uniform(0, took + (0.0 if light else 6.0)))
+        )  # a process has to start, too
+    return found
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_files(small_run, tmp_path):
+    rng = random.Random(os.environ.get("SKE_KILLS_SEED", "0"))
+    folder, log = tmp_path / "run", tmp_path / "log"
+    command = [sys.executable, str(SCRIPT), "--recipe", str(small_run.recipe), "--run", str(folder)]
+    hit: Counter[str] = Counter()
+    for n, stage, seconds in moments(small_run.folder, rng):
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(command, stderr=stderr, env=environment(), start_new_session=True)
+        while process.poll() is None and (str(n), stage) not in BEGUN.findall(said(log)):
+            if (folder / f"round{n}" / f"{stage}.json").is_file():
+                break  # an earlier kill came so late in this stage that it was done
+            time.sleep(0.02)
+        time.sleep(seconds)
+        begun = BEGUN.findall(said(log))
+        if process.poll() is None:
+            group = rng.random() < 0.3
+            if group:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+            hit[f"{begun[-1][1]} of round {begun[-1][0]}" if begun else "the start"] += 1
+        process.wait()
+        assert process.returncode in (0, -signal.SIGKILL), said(log)
+        until = time.monotonic() + PATIENCE
+        while still_there(folder) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not still_there(folder), "a stage outlived the command that started it"
+        for file in folder.glob("round*/*.jsonl"):
+            read_jsonl(file)  # whole
+    print(f"{sum(hit.values())} kills:", ", ".join(f"{count} in {where}" for where, count in hit.items()))
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sum(hit.values()) >= KILLS * 0.75, "too few commands were killed before they ended"
+    ours, theirs = texts(folder), texts(small_run.folder)
+    assert set(ours) == set(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    assert weights(folder) == weights(small_run.folder)

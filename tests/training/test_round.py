@@ -1,0 +1,279 @@
+"""`python training/round.py`: its mistakes, its plan, and a small run from start to report."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from small_runs import STAGES, TEXTS, command, environment, merged, records, refused, small, texts, write
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ske_models.files import file_digest, read_json, read_jsonl, write_jsonl
+from training import recipe
+from training import stage as stages
+from training.run_folder import Run
+
+KINDS = {"knowledge", "reasoning"}
+ROW = {
+    "questions": {"id", "question", "ending", "source", "round"},
+    "dropped": {"id", "question", "source", "why", "of"},
+    "written": {"id", "sample", "question", "ending", "knowledge", "reasoning", "truncated", "tokens"},
+    "scores": {"id", "sample", "kind", "score", "verdict", "attempts", "why"},
+    "kept": {"id", "sample", "question", "ending", "knowledge", "reasoning", "scores"},
+    "sft": {"id", "kind", "prompt", "completion"},
+}
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--recipe", "nowhere.yaml"], "no such file, nor a recipe of that name"),
+        (["--rounds", "0-2"], "rounds 1 to 4 are in the recipe"),
+        (["--rounds", "3-2"], "rounds 1 to 4 are in the recipe"),
+        (["--rounds", "two"], "rounds 1 to 4 are in the recipe"),
+        (["--rounds", "5"], "rounds 1 to 4 are in the recipe"),
+        (["--until", "selection"], "no stage; one of: base, questions, synthesize, judge, select"),
+        (["--rounds", "3"], "is missing; do what makes"),
+        (["--status"], "no run here; start one with"),
+    ],
+)
+def test_mistakes_of_the_command(tmp_path, args, said):
+    assert said in refused(command("--run", tmp_path / "run", *args))
+
+
+def test_run_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be used" in refused(command("--run", tmp_path / "file"))
+    assert "cannot be used" in refused(command("--run", "/proc/run"))
+
+
+def test_folder_in_use(tmp_path, monkeypatch):
+    from training import round as rounds
+
+    monkeypatch.setattr(rounds, "PATIENCE", 0.5)
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / ".lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit, match="another command works there"), rounds.locked(tmp_path / "run"):
+            pass
+
+
+@pytest.mark.parametrize("name", ["world", "paper"])
+def test_dry_run_loads_nothing_and_writes_nothing(tmp_path, name):
+    done = command("--recipe", name, "--run", tmp_path / "run", "--dry-run", COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run").exists()
+    loaded = recipe.load(name)
+    for n, settings in enumerate(loaded.rounds, start=1):
+        assert f"to M{n}" in done.stdout
+        assert f"{2 * settings.questions * loaded.generation.samples:,}" in done.stdout
+    if name == "paper":  # 500 items of 6 tasks and 5 checkpoints, and of 3 rounds that score themselves
+        assert f"analysis: {2 * 500 * (6 * 5 + 3):,} verdicts by openai" in done.stdout
+        assert "judge cost in all, at most: $" in done.stdout
+
+
+@pytest.mark.slow
+def test_every_file_of_a_run_is_there_with_its_fields(small_run):
+    run = Run.open(small_run.folder)
+    for n in (1, 2):
+        for name in TEXTS:
+            rows = read_jsonl(run.round(n) / f"{name}.jsonl")
+            assert rows or name == "dropped"
+            assert all(set(row) >= ROW[name] for row in rows), name
+            assert all(isinstance(row["id"], str) for row in rows), name
+        for stage in (*STAGES, "evaluate"):
+            record = read_json(run.round(n) / f"{stage}.json")
+            assert (record["stage"], record["round"]) == (stage, n)
+            assert record["recipe"] == run.recipe.hash
+            assert record["versions"]["torch"]
+            assert record["inputs"] == {name: file_digest(run.folder / name) for name in record["inputs"]}, (
+                "made from files that are no longer these"
+            )
+    assert (run.folder / "M0").is_symlink()
+    for k in range(3):
+        for method in ("direct", "cot", "explicit"):
+            result = read_json(run.results(k) / f"ske_world_dev.{method}.json")
+            samples = read_jsonl(run.results(k) / f"ske_world_dev.{method}.samples.jsonl")
+            assert result["n"] == len(samples) == 24
+            assert result["metrics"]["acc"] == pytest.approx(sum(row["hit"] for row in samples) / 24)
+            assert all(bool(row["knowledge"]) == (method == "explicit") for row in samples)
+    left = [p for p in run.folder.rglob("*") if ".parts-" in p.name or p.name.endswith(".new")]
+    assert not left, "unfinished work was left"
+    assert not list(run.folder.glob("round*/sft/checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_the_counts_of_a_round_add_up(small_run):
+    run = Run.open(small_run.folder)
+    for n in (1, 2):
+        rows = {name: read_jsonl(run.round(n) / f"{name}.jsonl") for name in TEXTS}
+        counts = {stage: read_json(run.round(n) / f"{stage}.json")["counts"] for stage in STAGES}
+        select = counts["select"]
+        samples = run.recipe.generation.samples
+        assert len(rows["questions"]) == run.settings(n).questions
+        assert len(rows["written"]) == select["written"] == samples * len(rows["questions"])
+        assert select["scored"] + select["unscored"] == select["written"]
+        kept = select["passed"] - select["passed_equal"] - select["dropped_by_quota"]
+        assert len(rows["kept"]) == select["kept"] == kept
+        for kind in KINDS:
+            given = Counter(row["score"] for row in rows["scores"] if row["kind"] == kind)
+            assert select["histogram"][kind] == [given[score] for score in range(1, 11)]
+            assert sum(select["histogram"][kind]) + select["unscored_by_kind"][kind] == select["written"]
+        threshold = run.select(n).threshold
+        assert all(min(row["scores"].values()) >= threshold for row in rows["kept"])
+        assert max(Counter(row["id"] for row in rows["kept"]).values()) <= 2
+        kinds = counts["mix"]["kinds"]
+        assert sum(kind["examples"] for kind in kinds.values()) == counts["mix"]["examples"]
+        assert counts["mix"]["examples"] == len(rows["sft"]) == counts["sft"]["examples"]
+        by_kind = Counter(row["kind"] for row in rows["sft"])
+        assert by_kind["knowledge"] == kinds["knowledge"]["examples"] <= len(rows["kept"])
+        scorings = kinds["scoring_knowledge"]["examples"] + kinds["scoring_reasoning"]["examples"]
+        assert by_kind["scoring"] == scorings > 0
+        assert by_kind["general"] == 60
+        log = read_jsonl(run.round(n) / "sft" / "log.jsonl")
+        assert [row["step"] for row in log] == list(range(1, counts["sft"]["steps"] + 1))
+        assert n > 1 or log[-1]["loss"] < log[0]["loss"]
+
+
+@pytest.mark.slow
+def test_every_round_has_new_questions(small_run):
+    rows = [row for n in (1, 2) for row in read_jsonl(small_run.folder / f"round{n}" / "questions.jsonl")]
+    assert len({row["id"] for row in rows}) == len({row["question"] for row in rows}) == len(rows) == 160
+
+
+@pytest.mark.slow
+def test_a_checkpoint_says_where_it_comes_from(small_run):
+    run = Run.open(small_run.folder)
+    for n, judge in (
+        (1, {"kind": "world"}),
+        (2, {"kind": "self", "model": "M1", "scorings": {"kind": "world"}}),
+    ):
+        made = read_json(run.checkpoint(n) / "lineage.json")
+        assert (made["checkpoint"], made["parent"]["name"]) == (f"M{n}", f"M{n - 1}")
+        assert len(made["parent"]["sha256"]) == 64
+        assert made["recipe"] == {"name": "small", "hash": recipe.load(str(small_run.recipe)).hash}
+        assert made["prompts"]["hash"] == run.prompts.hash
+        assert made["seed"] == run.recipe.seed
+        assert made["judge"] == judge
+        assert made["data"]["sft.jsonl"] == file_digest(run.round(n) / "sft.jsonl")
+        assert made["data"]["examples"] == read_json(run.round(n) / "mix.json")["counts"]["kinds"]
+        assert {"torch", "transformers", "trl", "lm-eval"} <= set(made["versions"])
+        results = ModelCard.load(run.checkpoint(n) / "README.md").data.eval_results
+        assert results is not None
+        accuracy = {
+            result.metric_name: result.metric_value
+            for result in results
+            if result.dataset_type == "ske_world_dev"
+        }
+        for method in ("direct", "cot", "explicit"):
+            metrics = read_json(run.results(n) / f"ske_world_dev.{method}.json")["metrics"]
+            assert accuracy[f"accuracy, method {method}, n = 24"] == pytest.approx(metrics["acc"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_a_normal_one(small_run, tmp_path):
+    for n in (1, 2):
+        folder = small_run.folder / f"M{n}"
+        assert list(folder.glob("*.safetensors"))
+        assert not list(folder.glob("*.bin"))
+        assert AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 1e6
+        chat = [{"role": "user", "content": "Where was Tebok born?"}]
+        assert "Tebok" in AutoTokenizer.from_pretrained(folder).apply_chat_template(chat, tokenize=False)
+    ours = f"prompts=world,dtype=float32,store={tmp_path / 'store.sqlite'}"
+    command_line = [
+        *(
+            str(Path(sys.executable).parent / "lm_eval"),
+            "--model",
+            "ske_explicit",
+            "--tasks",
+            "ske_world_dev",
+        ),
+        *("--model_args", f"pretrained={small_run.folder / 'M2'},{ours}"),
+        *("--device", "cpu", "--batch_size", "8", "--limit", "8", "--apply_chat_template"),
+        *("--output_path", str(tmp_path), "--log_samples"),
+    ]
+    done = subprocess.run(command_line, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    [file] = tmp_path.rglob("samples_ske_world_dev_*.jsonl")
+    stock = {row["doc_id"]: row["resps"][0][0] for row in map(json.loads, file.read_text().splitlines())}
+    rows = read_jsonl(small_run.folder / "results" / "M2" / "ske_world_dev.explicit.samples.jsonl")
+    assert stock == {row["doc_id"]: row["answer"] for row in rows if row["doc_id"] < 8}
+
+
+@pytest.mark.slow
+def test_the_report_opens_offline_and_names_every_checkpoint(small_run):
+    page = (small_run.folder / "report.html").read_text(encoding="utf-8")
+    assert all(f"M{n}" in page for n in range(3))
+    assert 'src="http' not in page
+    assert "<link" not in page
+    analysed = read_jsonl(small_run.folder / "analysis.jsonl")
+    assert {row["checkpoint"] for row in analysed} == {0, 1, 2}
+    assert {row["kind"] for row in analysed} == KINDS
+
+
+@pytest.mark.slow
+def test_given_again_it_does_nothing_again(small_run):
+    before = records(small_run.folder), texts(small_run.folder)
+    assert len(before[0]) == 2 * len(STAGES) + 3
+    started = time.monotonic()
+    done = command("--recipe", small_run.recipe, "--run", small_run.folder)
+    assert done.returncode == 0, done.stderr
+    assert (records(small_run.folder), texts(small_run.folder)) == before
+    assert time.monotonic() - started < small_run.seconds / 2
+    shown = command("--run", small_run.folder, "--recipe", small_run.recipe, "--status", COLUMNS="200")
+    assert "everything is done" in shown.stdout
+
+
+@pytest.mark.slow
+def test_an_edited_file_redoes_what_follows_and_only_that(small_run, tmp_path):
+    folder = shutil.copytree(small_run.folder, tmp_path / "run", symlinks=True)
+    kept = folder / "round1" / "selected.jsonl"
+    write_jsonl(kept, read_jsonl(kept)[:-5])
+    before = records(folder)
+    args = ("--recipe", small_run.recipe, "--run", folder)
+    done = command(*args, "--rounds", "1", "--until", "mix")
+    assert done.returncode == 0, done.stderr
+    assert "stopped after mix of round 1" in done.stderr
+    redone = {name for name, changed in records(folder).items() if before[name] != changed}
+    assert redone == {"round1/mix.json"}
+    old, new = (
+        {(row["kind"], row["id"]) for row in read_jsonl(place / "round1" / "sft.jsonl")}
+        for place in (small_run.folder, folder)
+    )
+    assert new < old
+    run = Run.open(folder)
+    assert not stages.is_done(stages.BY_NAME["sft"], run, 1)
+    assert re.search(r"^stages left: 1$", command(*args, "--status").stdout, re.MULTILINE)
+    # once there is another M1, what the old one wrote, judged and answered is not done
+    (run.checkpoint(1) / "lineage.json").write_text("{}")
+    undone = [("synthesize", 2), ("judge", 2), ("sft", 2), ("evaluate", 1)]
+    assert not any(stages.is_done(stages.BY_NAME[name], run, n) for name, n in undone)
+    assert stages.is_done(stages.BY_NAME["questions"], run, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sft": {"batch": 16}}, "sft.batch"),
+        ({"generation": {"temperature": 0.5}}, "generation.temperature"),
+        ({"seed": 2}, "seed"),
+    ],
+)
+def test_another_recipe_is_refused_in_the_same_folder(small_run, tmp_path, change, said):
+    before = texts(small_run.folder), records(small_run.folder)
+    file = write(tmp_path / "other.yaml", merged(small(), change))
+    message = refused(command("--recipe", file, "--run", small_run.folder))
+    assert "done with another recipe" in message
+    assert said in message
+    assert (texts(small_run.folder), records(small_run.folder)) == before
+    assert read_json(small_run.folder / "recipe.json")["name"] == "small"

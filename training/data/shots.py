@@ -1,0 +1,76 @@
+"""Few-shot examples for M0, which has not learned the steps yet; later checkpoints are asked zero-shot.
+
+from training.shots import load
+load("shots.yaml").steps[0].knowledge
+
+The file has two lists: `steps` (question, knowledge, reasoning) for `synthesize`, and `ask` (passage,
+question) for questions that are written from passages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from ske_models.errors import UserError
+from ske_models.fingerprint import digest
+from training.recipe import FOLDER
+
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StepShot(_Strict):
+    """A question, what must be known, and the reasoning down to the answer."""
+
+    question: Text
+    knowledge: Text
+    reasoning: Text
+
+
+class AskShot(_Strict):
+    """A passage, and a question about what it teaches."""
+
+    passage: Text
+    question: Text
+
+
+class Shots(_Strict):
+    """A file of examples; none at all is the zero-shot case."""
+
+    steps: list[StepShot] = []
+    ask: list[AskShot] = []
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits of the content."""
+        return digest(self.model_dump())
+
+
+def load(name: str | None) -> Shots:
+    """The examples of a file in `training/recipes`, or of a path. None: no examples.
+
+    Raises UserError: no such file, not YAML, an entry missing, unknown or empty.
+    """
+    if name is None:
+        return Shots()
+    path = FOLDER / name if (FOLDER / name).is_file() else Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"generation.shots: {name}: no such file, neither here nor in {FOLDER}")
+    try:
+        return Shots.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(key) for key in first["loc"]) or "the file"
+        raise UserError(
+            f"{path}: {field}: {first['msg'].lower()}; `steps` has question, knowledge and reasoning, `ask` "
+            "passage and question"
+        ) from error

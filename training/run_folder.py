@@ -1,0 +1,76 @@
+"""A run's folder: what lies where.
+
+    RUN/recipe.json              the recipe as it was read
+    RUN/M0 ... RUN/M4            the checkpoints (M0: a link to where it is)
+    RUN/round1/ ...              the files of a round, and STAGE.json for each stage that is done
+    RUN/results/M1/              lm-eval's results of a checkpoint
+    RUN/report.html              and the pictures beside it
+
+from training.run import Run
+Run.open(Path("runs/world")).round(1)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ske_models.errors import UserError
+from ske_models.files import read_json
+from ske_models.prompts import PromptSet
+from ske_models.prompts import load as load_prompts
+from training.recipe import Recipe, Round, Select
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder and the recipe that it belongs to."""
+
+    folder: Path
+    recipe: Recipe
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """The run in a folder. Raises UserError if there is none."""
+        file = folder / "recipe.json"
+        if not file.is_file():
+            raise UserError(f"{folder}: no run here; start one with python training/round.py --run {folder}")
+        return cls(folder, Recipe.model_validate(read_json(file)))
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The recipe's prompt set."""
+        return load_prompts(self.recipe.prompts)
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds the recipe has."""
+        return len(self.recipe.rounds)
+
+    def round(self, n: int) -> Path:
+        """The folder of round `n` (1, 2, ...), which makes M`n`. Round 0 makes M0 from a base model."""
+        return self.folder / f"round{n}"
+
+    def checkpoint(self, n: int) -> Path:
+        """The folder of M`n`."""
+        return self.folder / f"M{n}"
+
+    def results(self, n: int) -> Path:
+        """Where the evaluation of M`n` is written."""
+        return self.folder / "results" / f"M{n}"
+
+    def settings(self, n: int) -> Round:
+        """What the recipe says of round `n`."""
+        return self.recipe.rounds[n - 1]
+
+    def select(self, n: int) -> Select:
+        """How round `n` selects."""
+        return self.settings(n).select or self.recipe.select
+
+    def start(self, n: int) -> int:
+        """The checkpoint (0, 1, ...) that the SFT of round `n` starts from."""
+        return 0 if self.settings(n).start == "M0" else n - 1
+
+    def writer(self, n: int) -> int:
+        """The checkpoint that writes the texts of round `n`, and judges them where `judge` is `self`."""
+        return n - 1

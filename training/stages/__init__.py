@@ -1,0 +1,1 @@
+"""The stages of a round, a file per stage, named like the stage."""

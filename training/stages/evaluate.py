@@ -1,0 +1,125 @@
+"""lm-eval on a checkpoint of a run: each task of the recipe by each method, with one load of the model.
+
+    python -m training.stages.evaluate runs/world 2        # M2
+
+The same numbers come from the stock command, which any checkpoint of a run can be given to:
+
+    lm_eval --model ske_explicit --model_args pretrained=runs/world/M2,prompts=world --tasks ske_world \\
+            --apply_chat_template
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+from lm_eval.tasks import TaskManager
+
+import ske_tasks
+from ske_models.errors import UserError
+from ske_models.files import read_json, write_json, write_jsonl
+from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.records import Answer
+from training import card
+from training.run_folder import Run
+
+TASKS = str(Path(ske_tasks.__file__).parent / "tasks")
+
+
+def run(run: Run, n: int) -> dict[str, Any]:
+    """Evaluates M`n`; returns {"TASK.METHOD": accuracy}. What a killed try left is not done again."""
+    settings, folder = run.recipe.evaluate, run.results(n)
+    pairs = [(task, method) for task in settings.tasks for method in settings.methods]
+    files = {pair: folder / f"{pair[0]}.{pair[1]}.json" for pair in pairs}
+    missing = [pair for pair in pairs if not files[pair].is_file()]
+    if missing:
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)  # else pages of remarks on each task
+        # lm-eval's own tasks are thousands of files, which take longer to index than small ones to run
+        ours = all(task.startswith("ske_") for task in settings.tasks)
+        tasks = TaskManager(include_path=TASKS if ours else None, include_defaults=not ours)
+        _check(settings.tasks, tasks)
+        model = SKEExplicitLM(
+            backend=settings.backend,
+            method=missing[0][1],
+            prompts=run.recipe.prompts,
+            layout=run.recipe.layout,
+            store=str(folder / "store.sqlite"),
+            pretrained=str(run.checkpoint(n)),
+            **settings.args,
+        )
+        for task, method in missing:
+            model.ask_by(method)
+            _evaluate(model, tasks, task, settings.limit, folder / f"{task}.{method}")
+    for suffix in ("", "-wal", "-shm"):  # every answer is in the samples by now
+        (folder / f"store.sqlite{suffix}").unlink(missing_ok=True)
+    card.write(run, n)
+    return {
+        f"{task}.{method}": read_json(file)["metrics"].get("acc") for (task, method), file in files.items()
+    }
+
+
+def _check(names: list[str], tasks: TaskManager) -> None:
+    """Raises UserError unless they are single tasks of lm-eval or of this project."""
+    for name in set(names) - set(tasks.all_subtasks):
+        if name in tasks.all_tasks:
+            raise UserError(f"evaluate.tasks: {name} is a group; name its tasks")
+        near = difflib.get_close_matches(name, tasks.all_subtasks, n=3)
+        raise UserError(
+            f"evaluate.tasks: {name}: no such task" + (f"; did you mean {' or '.join(near)}?" if near else "")
+        )
+
+
+def _evaluate(model: SKEExplicitLM, tasks: TaskManager, task: str, limit: int | None, stem: Any) -> None:
+    evaluated = lm_eval.simple_evaluate(
+        model=model,
+        tasks=[task],
+        task_manager=tasks,
+        limit=limit,
+        apply_chat_template=True,
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    metrics = {
+        name.removesuffix(",none"): value
+        for name, value in evaluated["results"][task].items()
+        if name.endswith(",none") and isinstance(value, int | float)
+    }
+    rows = [_row(sample) for sample in sorted(evaluated["samples"][task], key=lambda s: s["doc_id"])]
+    write_jsonl(stem.with_name(f"{stem.name}.samples.jsonl"), rows)
+    write_json(
+        stem.with_name(f"{stem.name}.json"),
+        {
+            "task": task,
+            "method": model.pipeline.method,
+            "n": len(rows),
+            "metrics": metrics,
+            "ske": model.report,
+            "versions": {task: evaluated["versions"].get(task), "lm-eval": lm_eval.__version__},
+        },
+    )
+
+
+def _row(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample of lm-eval as the report reads it."""
+    doc, answer = sample["doc"], sample["resps"][0][0]
+    trace = answer.trace if isinstance(answer, Answer) else {}
+    hit = sample["acc"] if "acc" in sample else sample[sample["metrics"][0]]
+    return {
+        "doc_id": sample["doc_id"],
+        "hit": float(hit[1] if isinstance(hit, tuple | list) else hit),
+        "cluster": doc["people"][0] if "people" in doc else str(sample["doc_id"]),
+        "answer": str(answer),
+        "knowledge": trace.get("knowledge"),
+        "truncated": trace.get("truncated"),
+        "extraction": sample.get("extraction"),
+        "doc": doc,
+    }
+
+
+if __name__ == "__main__":
+    from training.stage import command
+
+    command("evaluate")

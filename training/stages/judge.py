@@ -1,0 +1,222 @@
+"""The stage `judge`: a critique and a score from 1 to 10 for the knowledge and the reasoning of every sample.
+
+    python -m training.stages.judge runs/world 1      # round1/written.jsonl -> round1/scores.jsonl
+
+Who judges is a role of the recipe (`training/judges/`): `openai`, `world`, or the model that wrote the texts
+(`itself.py`). A verdict without a clear score is asked for once more, sampled, so that a model that is asked
+greedily says something else, too; a reminder would get a bare score, and the next models learn from the
+critiques. What is then without a score is left out and counted. Equal texts are judged once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ske_models.files import Row, read_jsonl, write_jsonl
+from ske_models.prompts import PromptSet
+from ske_models.prompts import load as load_prompts
+from training.judges.verdict import Verdict
+from training.recipe import OpenAIJudge, Recipe
+from training.run_folder import Run
+
+Kind = Literal["knowledge", "reasoning"]
+KINDS: tuple[Kind, ...] = ("knowledge", "reasoning")
+
+# What a tokenizer may take for one of its control tokens: <|end|> (also with wide bars), </s>, <pad>, [INST].
+_CONTROL = re.compile(r"[<＜](?=[|｜/]|[\w.:▁-]{1,64}[>＞])|\[(?=/?[A-Za-z]*[A-Z][A-Z_0-9]+\])")
+_MARKER = re.compile(r"[<＜](?=[<＜]{2})|[>＞](?=[>＞]{2})")  # the templates' <<<KNOWLEDGE ... KNOWLEDGE>>>
+_SCORE = re.compile(
+    r"(score)(?:_|[^\w:=：])*(?:(?:1[\W_]*(?:to[\W_]*)?10|out[\W_]+of[\W_]+10)(?:_|[^\w:=：])*)?"
+    r"(?:[:=：]|is)[\W_]*(?:boxed[\W_]*)?(?=\d)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One text to be judged. `reasoning`: None where the knowledge itself is judged. `id`: for messages."""
+
+    id: str
+    kind: Kind
+    question: str
+    knowledge: str
+    reasoning: str | None = None
+
+    @property
+    def content(self) -> tuple[str, str, str | None]:
+        """What the verdict depends on."""
+        return self.question, self.knowledge, self.reasoning
+
+
+@dataclass(frozen=True)
+class Judging:
+    """One verdict an item, in order, and what they cost.
+
+    counts: asked (distinct texts), shared (verdicts taken from an equal text), asked_again, escaped
+    (distinct texts in whose prompt something was defused); of a model also tokens {"input", "output"}; of an
+    endpoint also usd, usd_unconfirmed and faults (training/judges/openai.py).
+    """
+
+    verdicts: list[Verdict]
+    counts: dict[str, Any]
+
+
+def check(recipe: Recipe) -> None:
+    """Raises UserError if the recipe's judge cannot be asked, for want of a key."""
+    if isinstance(recipe.judge, OpenAIJudge):
+        from training.judges.endpoint import key
+
+        key(recipe.judge)
+
+
+def prompt(prompts: PromptSet, judged: Judged) -> str:
+    """The user turn that asks for a verdict.
+
+    What it quotes can neither close its markers nor become a control token.
+    """
+    texts = {"question": judged.question, "knowledge": judged.knowledge}
+    if judged.reasoning is not None:
+        texts["reasoning"] = judged.reasoning
+    quoted = {name: escape(text) for name, text in texts.items()}
+    return prompts.render(f"score_{judged.kind}", **quoted)
+
+
+def escape(text: str) -> str:
+    """A text as a judge is shown it.
+
+    Markers and control tokens are broken by a space; "Score: 10" is without its colon, so that a judge that
+    only repeats it has given no score. A text with none of them is returned as it is.
+    """
+    text = _MARKER.sub(r"\g<0> ", _CONTROL.sub(r"\g<0> ", text))
+    while (without := _SCORE.sub(r"\1 ", text)) != text:  # "Score: 1-10: 8" has two colons
+        text = without
+    return text
+
+
+def judge_texts(
+    run: Run,
+    role: Literal["judge", "self"],
+    n_checkpoint: int,
+    items: Sequence[Judged],
+    path: Path,
+    label: str,
+) -> Judging:
+    """Has every item judged: by the recipe's judge, or by M`n_checkpoint` itself.
+
+    path: a file of the run; it names the unfinished work beside it, and what was paid for; it is not written.
+    label: of the progress bar. Raises UserError: no key, an endpoint that refuses, deadline or spending cap
+    reached (what was answered is kept: the same call goes on), no such checkpoint, a question that the
+    world's judge cannot know.
+    """
+    first: dict[tuple[str, str, str | None], Judged] = {}
+    for item in items:
+        first.setdefault(item.content, item)
+    distinct = list(first.values())
+    texts = [prompt(run.prompts, item) for item in distinct]
+    spent: dict[str, Any] = {}
+    if role == "self":
+        from training.judges import itself
+
+        verdicts, spent = itself.ask(run, n_checkpoint, texts, path, label)
+    elif isinstance(run.recipe.judge, OpenAIJudge):
+        from training.judges import openai as judge_openai
+
+        stage = path.relative_to(run.folder).as_posix()
+        book = run.folder / "judge.sqlite"
+        verdicts, spent = judge_openai.ask(run.recipe.judge, texts, book, stage, label)
+    else:
+        from training.tinyworld import judge as world
+
+        verdicts = [world.judge(item.id, *item.content) for item in distinct]
+    by_content = dict(zip(first, verdicts, strict=True))
+    counts = {
+        "asked": len(distinct),
+        "shared": len(items) - len(distinct),
+        "asked_again": sum(verdict.attempts > 1 for verdict in verdicts),
+        "escaped": sum(any(escape(text) != text for text in c if text) for c in first),
+    }
+    return Judging([by_content[item.content] for item in items], counts | spent)
+
+
+def run(run: Run, n: int) -> dict[str, Any]:
+    """Judges round `n`; returns its counts: texts scored, unscored by reason and skipped, histograms, cost.
+
+    Samples whose knowledge or reasoning is empty or truncated are skipped.
+    """
+    written = read_jsonl(run.round(n) / "written.jsonl")
+    whole = [row for row in written if _whole(row)]
+    items = [_judged(row, kind) for row in whole for kind in KINDS]
+    path = run.round(n) / "scores.jsonl"
+    judging = judge_texts(run, run.settings(n).judge, run.writer(n), items, path, f"judge, round {n}")
+    samples = [row["sample"] for row in whole for _ in KINDS]
+    rows = [
+        {
+            "id": item.id,
+            "sample": sample,
+            "kind": item.kind,
+            "score": verdict.score,
+            "verdict": verdict.text,
+            "attempts": verdict.attempts,
+            "why": verdict.why,
+        }
+        for item, sample, verdict in zip(items, samples, judging.verdicts, strict=True)
+    ]
+    write_jsonl(path, rows)
+    return {**_outcome(rows), "skipped": 2 * (len(written) - len(whole)), **judging.counts}
+
+
+def _whole(row: Row) -> bool:
+    return not any(row["truncated"][kind] or not row[kind].strip() for kind in KINDS)
+
+
+def _judged(row: Row, kind: Kind) -> Judged:
+    reasoning = row["reasoning"] if kind == "reasoning" else None
+    return Judged(row["id"], kind, row["question"], row["knowledge"], reasoning)
+
+
+def _outcome(rows: Sequence[Row]) -> dict[str, Any]:
+    """How many rows have a score, why others have none, and the histograms: {kind: {score: rows}}."""
+    scores = {kind: Counter(row["score"] for row in rows if row["kind"] == kind) for kind in KINDS}
+    return {
+        "scored": sum(row["score"] is not None for row in rows),
+        "unscored": dict(Counter(row["why"].partition(":")[0] for row in rows if row["why"])),
+        "histogram": {kind: {str(score): scores[kind][score] for score in range(1, 11)} for kind in KINDS},
+    }
+
+
+def estimate(recipe: Recipe, n: int) -> dict[str, Any]:
+    """What the verdicts of round `n` need, as `estimate_texts` has it, without loading a model."""
+    settings = recipe.rounds[n - 1]
+    return estimate_texts(recipe, settings.questions * recipe.generation.samples, settings.judge == "self")
+
+
+def estimate_texts(recipe: Recipe, texts: int, itself: bool) -> dict[str, Any]:
+    """Verdicts on the knowledge and the reasoning of `texts` texts and, at most, their tokens and cost.
+
+    itself: the model is the judge, else the recipe's judge. Returns "verdicts", "input_tokens",
+    "output_tokens", "usd" (None for a judge that costs nothing or has no prices). Every text is taken to be
+    as long as its limit, different from the others, and judged once.
+    """
+    prompts, generation, judge = load_prompts(recipe.prompts), recipe.generation, recipe.judge
+    counts: dict[str, Any] = {"verdicts": 2 * texts, "input_tokens": 0, "output_tokens": 0, "usd": None}
+    asked = sum(len(prompts.templates[f"score_{kind}"]) // 4 for kind in KINDS)  # about 4 characters a token
+    asked += 2 * (generation.max_question_tokens + prompts.knowledge_tokens) + generation.max_reasoning_tokens
+    if itself:
+        counts |= {"input_tokens": texts * asked, "output_tokens": 2 * texts * generation.max_verdict_tokens}
+    elif isinstance(judge, OpenAIJudge):
+        counts |= {"input_tokens": texts * asked, "output_tokens": 2 * texts * judge.max_tokens}
+        if judge.usd_per_million:
+            prices = judge.usd_per_million.items()
+            counts["usd"] = sum(counts[f"{name}_tokens"] * price / 1e6 for name, price in prices)
+    return counts
+
+
+if __name__ == "__main__":
+    from training.stage import command
+
+    command("judge")

@@ -1,0 +1,282 @@
+"""Stage `mix`: the SFT set of a round, in the very turns that the evaluation sends.
+
+python -m training.stages.mix runs/world 1     # round1/selected.jsonl -> round1/sft.jsonl
+
+knowledge    question -> the kept knowledge
+reasoning    question and knowledge -> the kept reasoning
+scoring      the judge's prompt -> its critique and score, as it wrote them in round 1
+general      instruction data
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from ske_models.errors import UserError
+from ske_models.files import Row, read_jsonl, write_jsonl
+from ske_models.method import Message, Question, answer_messages, knowledge_messages
+from ske_tasks.world import default_world
+from training.data.sources import chats
+from training.recipe import WorldChats
+from training.run_folder import Run
+from training.stages.judge import KINDS, Judged, Kind, prompt
+from training.tinyworld import corpus, exercises, lessons, vocabulary
+from training.tinyworld.lessons import Lesson
+
+# TinyWorld's general data, in percent: the corpus so that facts are not forgotten, and the exercises of M0.
+# Comparisons are the hardest to read, and the first that SFT makes a model forget.
+WORLD_SHARES = {
+    "corpus": 20,
+    "direct": 20,
+    "reading": 30,
+    "reading_comparisons": 20,
+    "checking": 5,
+    "comparing": 5,
+}
+WORLD_CHATS = 2_000  # where the recipe sets no count
+SENTENCES = 8  # of the corpus, in a chat
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+
+
+def run(run: Run, n: int) -> dict[str, Any]:
+    """Writes sft.jsonl of round `n` in random order; returns counts.
+
+    kinds: of each kind, the examples, how many there were to draw from, and how many equal ones were dropped.
+    scores: examples of scoring by kind and score.
+    Raises UserError if the round is to have self-written examples and there are none.
+    """
+    mix, seed = run.settings(n).mix, f"{run.recipe.seed}-mix-{n}"
+    written: dict[str, list[Row]] = {}
+    if mix.kept_as == "cot":
+        written["reasoning"] = [] if mix.reasoning == 0 else _cot(run, _kept(run, n))
+    elif mix.knowledge != 0 or mix.reasoning != 0:
+        written["knowledge"], written["reasoning"] = _explicit(run, _kept(run, n))
+    found: list[Row] = []
+    kinds: dict[str, dict[str, int]] = {}
+    for kind, rows in written.items():
+        distinct, had = _distinct(rows), len(rows)
+        wanted = mix.knowledge if kind == "knowledge" else mix.reasoning
+        drawn = _draw(distinct, wanted, random.Random(f"{seed}-{kind}"))
+        kinds[kind] = {"examples": len(drawn), "there": len(distinct), "duplicates": had - len(distinct)}
+        found += drawn
+    scores: dict[str, dict[str, int]] = {}
+    limits = {"knowledge": mix.scoring_knowledge, "reasoning": mix.scoring_reasoning}
+    for about in KINDS:
+        if limits[about] != 0:
+            drawn, had, there = scorings(run, n, about, limits[about])
+            kinds[f"scoring_{about}"] = {"examples": len(drawn), "there": there, "duplicates": had - there}
+            scores[about] = _histogram(drawn)
+            found += [{key: row[key] for key in ("id", "kind", "prompt", "completion")} for row in drawn]
+    if mix.general != 0:
+        drawn, kinds["general"] = _general(run, mix.general, seed)
+        found += drawn
+    if not found:
+        raise UserError(
+            f"round {n}, mix: no examples; the counts of rounds[{n - 1}].mix in the recipe are all 0"
+        )
+    random.Random(f"{seed}-order").shuffle(found)
+    write_jsonl(run.round(n) / "sft.jsonl", found)
+    return {"kinds": kinds, "scores": scores, "examples": len(found)}
+
+
+def table(counts: dict[str, Any]) -> list[tuple[str, int]]:
+    """(kind of example, how many), as the paper's Table 1 has them, and the total."""
+    rows = [(kind.replace("_", " "), row["examples"]) for kind, row in counts["kinds"].items()]
+    return [*rows, ("total", counts["examples"])]
+
+
+def _kept(run: Run, n: int) -> list[Row]:
+    file = run.round(n) / "selected.jsonl"
+    rows = read_jsonl(file)
+    if not rows:
+        raise UserError(
+            f"{file}: empty, nothing was kept; the scores' histogram is in {run.round(n) / 'select.json'}"
+        )
+    return rows
+
+
+def _asked(row: Row) -> Question:
+    """The question as the harness' tasks put it, zero-shot."""
+    return Question((), row["question"], row["question"], row["ending"])
+
+
+def _explicit(run: Run, kept: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The two steps of each kept text."""
+    prompts, layout = run.prompts, run.recipe.layout
+    knowledge, reasoning = [], []
+    for row in kept:
+        question, name = _asked(row), f"{row['id']}.{row['sample']}"
+        asked = knowledge_messages(question, prompts)
+        knowledge.append(_example("knowledge", name, asked, row["knowledge"]))
+        asked = answer_messages(question, prompts, "explicit", layout, row["knowledge"])
+        reasoning.append(_example("reasoning", name, asked, row["reasoning"]))
+    return knowledge, reasoning
+
+
+def _cot(run: Run, kept: Sequence[Row]) -> list[Row]:
+    """Each kept text as one: the knowledge, then what the reasoning adds to it."""
+    prompts, layout = run.prompts, run.recipe.layout
+    return [
+        _example(
+            "reasoning",
+            f"{row['id']}.{row['sample']}",
+            answer_messages(_asked(row), prompts, "cot", layout, None),
+            as_cot(row["knowledge"], row["reasoning"]),
+        )
+        for row in kept
+    ]
+
+
+def as_cot(knowledge: str, reasoning: str) -> str:
+    """Knowledge and reasoning in one text.
+
+    Sentences (of three words or more) that the knowledge has already are left out of the reasoning.
+    """
+    said = {sentence for line in knowledge.splitlines() for sentence in _SENTENCE.split(line.strip())}
+    said = {sentence for sentence in said if len(sentence.split()) >= 3}
+    lines = [
+        " ".join(sentence for sentence in _SENTENCE.split(line.strip()) if sentence not in said)
+        for line in reasoning.splitlines()
+    ]
+    rest = "\n".join(line for line in lines if line)
+    return f"{knowledge}{chr(10) if chr(10) in knowledge + rest else ' '}{rest}"
+
+
+def scorings(run: Run, n: int, about: Kind, count: int | None) -> tuple[list[Row], int, int]:
+    """(examples of scoring of round `n`, how many scorings the judge of round 1 made, how many differ).
+
+    All rounds draw from the same scorings, as in the paper: those that round 1 has (all, if it has none).
+    Scores are represented as evenly as there are scorings of each.
+    """
+    prompts = run.prompts
+    texts = {(row["id"], row["sample"]): row for row in read_jsonl(run.round(1) / "written.jsonl")}
+    rows = []
+    for row in read_jsonl(run.round(1) / "scores.jsonl"):
+        if row["kind"] != about or row["score"] is None:
+            continue
+        text = texts[row["id"], row["sample"]]
+        reasoning = text["reasoning"] if about == "reasoning" else None
+        judged = Judged(row["id"], about, text["question"], text["knowledge"], reasoning)
+        asked: list[Message] = [{"role": "user", "content": prompt(prompts, judged)}]
+        example = _example("scoring", f"{row['id']}.{row['sample']}", asked, row["verdict"])
+        rows.append({**example, "score": row["score"]})
+    distinct = _distinct(rows)
+    pool, first = distinct, getattr(run.settings(1).mix, f"scoring_{about}")
+    if first:
+        pool = stratified(distinct, first, random.Random(f"{run.recipe.seed}-mix-scoring-{about}"))
+    if count is not None:
+        pool = stratified(pool, count, random.Random(f"{run.recipe.seed}-mix-{n}-scoring-{about}"))
+    return pool, len(rows), len(distinct)
+
+
+def stratified(rows: Sequence[Row], count: int, rng: random.Random) -> list[Row]:
+    """`count` rows (all, if there are fewer), as evenly over their `score` as there are rows of each."""
+    by_score: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_score[row["score"]].append(row)
+    drawn: list[Row] = []
+    # The rarest scores first: what they lack is shared out among the others.
+    groups = sorted(by_score.items(), key=lambda group: (len(group[1]), group[0]))
+    for i, (_, group) in enumerate(groups):
+        share = -(-(count - len(drawn)) // (len(groups) - i))
+        drawn += rng.sample(group, min(share, len(group)))
+    return drawn
+
+
+def _general(run: Run, count: int | None, seed: str) -> tuple[list[Row], dict[str, int]]:
+    """(`count` general examples, counts): an equal share from each source, new ones every round."""
+    found: list[Row] = []
+    there, dropped, sources = 0, 0, run.recipe.general
+    if not sources:
+        raise UserError("general: the recipe names no source, but rounds[].mix.general is not 0; add one")
+    rows_of = []
+    for i, source in enumerate(sources):
+        if isinstance(source, WorldChats):
+            wanted = WORLD_CHATS if count is None else count
+            rows = world_chats(run, -(-wanted // len(sources)), f"{seed}-general-{i}")
+        else:
+            talks, gone = chats(source.path, source.config, source.split, source.column, source.rows)
+            dropped += sum(gone.values())
+            rows = [
+                _example("general", f"{source.path}#{k}", t[:-1], t[-1]["content"])
+                for k, t in enumerate(talks)
+            ]
+        distinct = _distinct(rows)
+        there += len(rows)
+        rows_of.append(distinct)
+    left = count
+    # The smallest source first: what it lacks is shared out among the others.
+    for i, rows in enumerate(sorted(rows_of, key=len)):
+        share = None if left is None else -(-left // (len(rows_of) - i))
+        drawn = _draw(rows, share, random.Random(f"{seed}-general-draw-{i}"))
+        left = None if left is None else left - len(drawn)
+        found += drawn
+    distinct_there = sum(map(len, rows_of))
+    counts = {"examples": len(found), "there": distinct_there, "duplicates": there - distinct_there}
+    return found, counts | {"no_chats": dropped}
+
+
+def world_chats(run: Run, count: int, seed: str) -> list[Row]:
+    """`count` chats of TinyWorld by `WORLD_SHARES`: texts of the corpus, answers, exercises."""
+    world, rng = default_world(), random.Random(seed)
+    counts = {part: round(count * share / 100) for part, share in WORLD_SHARES.items()}
+    counts["corpus"] += count - sum(counts.values())
+    taught, people = lessons.direct(world), world.entities["person"]
+    texts: list[str] = []
+    while len(texts) < counts["corpus"]:  # whole passes over the corpus
+        texts += corpus.paragraphs(world, rng.randrange(2**32), SENTENCES)
+    found = {
+        "direct": [
+            taught[i % len(taught)]
+            for i in rng.sample(range(max(len(taught), counts["direct"])), counts["direct"])
+        ],
+        "reading": lessons.reading(world, run.prompts, people, counts["reading"], rng.randrange(2**32)),
+        "reading_comparisons": lessons.reading(
+            world, run.prompts, people, counts["reading_comparisons"], rng.randrange(2**32), "comparison"
+        ),
+        "checking": lessons.checking(world, counts["checking"], rng.randrange(2**32)),
+        "comparing": [
+            Lesson(({"role": "user", "content": lesson.context},), lesson.answer)
+            for lesson in exercises.comparing(
+                vocabulary.words(world), counts["comparing"], rng.randrange(2**32)
+            )
+        ],
+    }
+    ask: list[Message] = [{"role": "user", "content": "Facts:"}]
+    rows = [_example("general", f"corpus-{i}", ask, text) for i, text in enumerate(texts[: counts["corpus"]])]
+    for part, some in found.items():
+        rows += [
+            _example("general", f"{part}-{i}", lesson.messages, lesson.answer)
+            for i, lesson in enumerate(some)
+        ]
+    return rows
+
+
+def _example(kind: str, name: str, asked: Sequence[Message], answer: str) -> Row:
+    completion = [{"role": "assistant", "content": answer}]
+    return {"id": name, "kind": kind, "prompt": list(asked), "completion": completion}
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """The first of equal examples."""
+    return list({repr((row["prompt"], row["completion"])): row for row in reversed(rows)}.values())[::-1]
+
+
+def _draw(rows: Sequence[Row], count: int | None, rng: random.Random) -> list[Row]:
+    """`count` of the rows at random, or all of them."""
+    return list(rows) if count is None or count >= len(rows) else rng.sample(rows, count)
+
+
+def _histogram(rows: Sequence[Row]) -> dict[str, int]:
+    found = Counter(row["score"] for row in rows)
+    return {str(score): found[score] for score in range(1, 11)}
+
+
+if __name__ == "__main__":
+    from training.stage import command
+
+    command("mix")

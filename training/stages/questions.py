@@ -1,0 +1,229 @@
+"""The stage `questions`: new questions for a round, without near-duplicates and without items of test sets.
+
+    python -m training.stages.questions runs/world 2     # writes round2/questions.jsonl and round2/dropped.jsonl
+
+Each source gives an equal share, in an order that all rounds have in common: a round goes on where the last
+one stopped. Whatever is dropped is listed with what it resembles.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ske_models.errors import UserError, one_of
+from ske_models.files import Row, read_jsonl, write_jsonl
+from ske_models.fingerprint import digest
+from ske_tasks.world import default_world
+from ske_tasks.world import questions as world_questions
+from training.data import passages
+from training.data.overlap import NearDuplicates, TestItems
+from training.data.sources import rows as column
+from training.recipe import DatasetQuestions, PassageQuestions, Recipe, WorldQuestions
+from training.run_folder import Run
+
+log = logging.getLogger(__name__)
+
+ASKINGS = 4  # how often more passages are asked about, at most, when too few questions came of them
+LEAST_YIELD = 0.25  # questions of a passage that are reckoned with, at least
+
+
+def run(run: Run, n: int) -> dict[str, Any]:
+    """Writes the questions of round n and what was dropped, and returns the counts.
+
+    Rows: {"id", "question", "ending", "source", "round"}, and "gold" and "kind" where the source knows it.
+    Raises UserError: a source cannot be had or has no question left, an earlier round has none.
+    """
+    recipe = run.recipe
+    earlier = [row for k in range(1, n) for row in read_jsonl(run.round(k) / "questions.jsonl")]
+    sources = recipe.questions.sources
+    pools = [_pool(recipe, place) for place in range(len(sources))]
+    sieve = _Sieve(recipe, earlier, [row["question"] for pool in pools for row in pool])
+    wanted = run.settings(n).questions
+    taken = {}
+    for place, source in enumerate(sources):
+        share = wanted // len(sources) + (place < wanted % len(sources))
+        if isinstance(source, PassageQuestions):
+            count = _from_passages(run, n, place, source, share, sieve)
+        else:
+            count = sieve.take(pools[place], share)
+        taken[f"{place + 1} {label(source)}"] = {"wanted": share, "taken": count}
+    write_jsonl(run.round(n) / "dropped.jsonl", sieve.dropped)
+    why = dict(Counter(row["why"] for row in sieve.dropped))
+    found = (
+        f"{len(sieve.taken)} of {wanted} questions, dropped: {_listed(why)}; {sieve.used} were used before"
+    )
+    if not sieve.taken:
+        raise UserError(
+            f"round {n}: no question survives ({found}); see {run.round(n) / 'dropped.jsonl'}, and "
+            "give the recipe more or other questions.sources"
+        )
+    if len(sieve.taken) < wanted:
+        log.warning("round %d: only %s", n, found)
+    random.Random(f"{recipe.seed}-questions-{n}").shuffle(sieve.taken)
+    rows = [row | {"ending": recipe.questions.ending, "round": n} for row in sieve.taken]
+    write_jsonl(run.round(n) / "questions.jsonl", rows)
+    return {
+        "wanted": wanted,
+        "questions": len(rows),
+        "sources": taken,
+        "dropped": why,
+        "used_before": sieve.used,
+        "test_items": len(sieve.test),
+    }
+
+
+def available(recipe: Recipe) -> dict[str, int]:
+    """How many questions each source has before any is dropped; of a corpus, how many texts."""
+    counts = {}
+    for place, source in enumerate(recipe.questions.sources):
+        whole = _column(source) if isinstance(source, PassageQuestions) else _pool(recipe, place)
+        counts[f"{place + 1} {label(source)}"] = len(whole)
+    return counts
+
+
+def label(source: WorldQuestions | DatasetQuestions | PassageQuestions) -> str:
+    """What a row's `source` says."""
+    return f"world:{source.split}" if isinstance(source, WorldQuestions) else f"{source.source}:{source.path}"
+
+
+class _Sieve:
+    """Takes candidates, and says why it does not take one."""
+
+    def __init__(self, recipe: Recipe, earlier: list[Row], candidates: list[str]) -> None:
+        self.taken: list[Row] = []
+        self.dropped: list[Row] = []
+        self.used = 0  # candidates that an earlier round has
+        self._used = {row["id"] for row in earlier}
+        self.test = TestItems(recipe.questions.decontaminate, recipe.questions.ngram)
+        texts = [row["question"] for row in earlier]
+        self._near = NearDuplicates(recipe.questions.near_duplicate, itertools.chain(texts, candidates))
+        for text in texts:
+            self._near.accept(text)
+
+    def take(self, candidates: Iterable[Row], most: int) -> int:
+        """Takes up to `most` of them, in order, and returns how many it took."""
+        taken = 0
+        for row in candidates:
+            if taken == most:
+                break
+            taken += self._take(row)
+        return taken
+
+    def drop(self, row: Row, why: str, of: str) -> None:
+        """Lists a candidate that is not taken."""
+        what = {name: row[name] for name in ("id", "question", "source")}
+        self.dropped.append(what | {"why": why, "of": of})
+
+    def _take(self, row: Row) -> bool:
+        if row["id"] in self._used:
+            self.used += 1
+            return False
+        if not row["question"]:
+            self.drop(row, "empty", "")
+            return False
+        of = self.test.resembles(row["question"])
+        if of is not None:
+            self.drop(row, "contaminated", of)
+            return False
+        of = self._near.resembles(row["question"])
+        if of is not None:
+            self.drop(row, "near-duplicate", of)
+            return False
+        self._near.accept(row["question"])
+        self.taken.append(row)
+        return True
+
+
+def _pool(recipe: Recipe, place: int) -> list[Row]:
+    """The candidates of one source in the order of all rounds. None of a corpus: they are yet to be written.
+
+    Raises UserError if the source cannot be had or is empty.
+    """
+    source = recipe.questions.sources[place]
+    rng = random.Random(f"{recipe.seed}-questions-source-{place}")
+    if isinstance(source, WorldQuestions):
+        return _world(source, rng)
+    if isinstance(source, PassageQuestions):
+        return []
+    texts = [value.strip() if isinstance(value, str) else "" for value in _column(source)]
+    rng.shuffle(texts)
+    return [{"id": digest(text), "question": text, "source": label(source)} for text in texts]
+
+
+def _world(source: WorldQuestions, rng: random.Random) -> list[Row]:
+    """The world's questions, a turn of all templates after the other."""
+    kinds = source.kinds or list(world_questions.KINDS)
+    for kind in kinds:
+        one_of("questions.sources.kinds", kind, world_questions.KINDS)
+    queues: dict[str, list[Row]] = {}
+    for question in world_questions.everything(default_world(), source.split):
+        if question.kind in kinds:
+            row = {
+                "id": question.id,
+                "question": question.question,
+                "source": label(source),
+                "gold": question.gold,
+                "kind": question.kind,
+            }
+            queues.setdefault(question.template, []).append(row)
+    for queue in queues.values():
+        rng.shuffle(queue)
+    turns = list(queues.values())
+    rng.shuffle(turns)
+    return [row for turn in itertools.zip_longest(*turns) for row in turn if row is not None]
+
+
+def _from_passages(run: Run, n: int, place: int, source: PassageQuestions, share: int, sieve: _Sieve) -> int:
+    """Has questions written until the share is full, about passages that no earlier round asked about."""
+    asked = {
+        row["passage_id"]
+        for k in range(1, n)
+        for file in sorted(run.round(k).glob(f"asked-{place + 1}-*.jsonl"))
+        for row in read_jsonl(file)
+    }
+    seed = f"{run.recipe.seed}-questions-source-{place}"
+    left: Iterator[str] = (
+        passage
+        for passage in passages.shuffled(_column(source), source.passage_chars, seed)
+        if digest(passage) not in asked
+    )
+    taken = given = 0
+    for attempt in range(1, ASKINGS + 1):
+        reckoned = max(taken / given, LEAST_YIELD) if given else 0.8
+        # a corpus may repeat a passage
+        batch = list(dict.fromkeys(itertools.islice(left, math.ceil((share - taken) / reckoned))))
+        asked.update(map(digest, batch))
+        if taken == share or not batch:
+            break
+        given += len(batch)
+        rows = passages.ask(run, n, run.round(n) / f"asked-{place + 1}-{attempt}.jsonl", batch)
+        candidates = []
+        for row in rows:
+            question, why = passages.read_question(row["text"], row["truncated"])
+            candidate = {"id": digest(question), "question": question, "source": label(source)}
+            if why is None:
+                candidates.append(candidate)
+            else:
+                sieve.drop(candidate, why, "")
+        taken += sieve.take(candidates, share - taken)
+    return taken
+
+
+def _column(source: DatasetQuestions | PassageQuestions) -> Any:
+    return column(source.path, source.config, source.split, source.column, source.rows)
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {why}" for why, count in counts.items()) or "none"
+
+
+if __name__ == "__main__":
+    from training.stage import command
+
+    command("questions")

@@ -1,0 +1,151 @@
+"""The stage `synthesize`: knowledge, then reasoning, for every question of a round, by the current model.
+
+    python -m training.stages.synthesize runs/world 2     # round2/questions.jsonl -> round2/written.jsonl
+
+It is the method of the evaluation, with its prompts and its pipeline. Only M0 is shown examples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from lm_eval.api.instance import Instance
+
+from ske_models.errors import UserError
+from ske_models.files import Row, file_digest, read_jsonl
+from ske_models.fingerprint import digest
+from ske_models.method import Question, Shot
+from ske_models.pipeline import Pipeline
+from ske_models.prompts import load as load_prompts
+from ske_models.records import Item
+from ske_models.store import Store
+from training.data.shots import load as load_shots
+from training.data.windows import in_windows
+from training.engine import CheckpointEngine, identity, load_engine
+from training.recipe import Recipe
+from training.run_folder import Run
+
+STEPS = {"knowledge": "knowledge", "reasoning": "answer"}  # our name of a text -> the pipeline's of its step
+
+
+def run(run: Run, n: int) -> dict[str, Any]:
+    """Writes round n's written.jsonl: for each question `generation.samples` rows, in order.
+
+    Returns how many texts there are, and how many are truncated, empty, or distinct among a question's.
+    Raises UserError: no questions, a row without a field, several samples at temperature 0, a server that
+    does not answer.
+    """
+    generation = run.recipe.generation
+    if generation.temperature == 0 and generation.samples > 1:
+        raise UserError(
+            f"generation.samples is {generation.samples}, but at temperature 0 they would all be the same; "
+            "write samples: 1, or a temperature above 0"
+        )
+    path = run.round(n) / "questions.jsonl"
+    questions = read_jsonl(path)
+    for number, row in enumerate(questions, start=1):
+        missing = [name for name in ("id", "question", "ending") if not isinstance(row.get(name), str)]
+        if missing:
+            raise UserError(f"{path}, row {number}: {', '.join(missing)} missing or no text; add it")
+    if not questions:
+        raise UserError(f"{path}: no questions; make them with python -m training.stages.questions")
+    writer = run.writer(n)
+    shots = load_shots(generation.shots if writer == 0 else None)
+    examples = tuple(Shot(shot.question, shot.knowledge, shot.reasoning) for shot in shots.steps)
+    engines = load_engine(run, writer)
+    windows = [
+        questions[start : start + generation.window] for start in range(0, len(questions), generation.window)
+    ]
+
+    def work(worker: int, index: int, window: list[Row]) -> list[Row]:
+        samples = [
+            _sample(run, n, engines[worker], examples, index, sample, window)
+            for sample in range(generation.samples)
+        ]
+        return [samples[sample][row] for row in range(len(window)) for sample in range(generation.samples)]
+
+    key = digest([identity(run, writer), shots.hash, file_digest(path)])
+    written = in_windows(
+        run.round(n) / "written.jsonl", key, windows, work, len(engines), f"M{writer} writes"
+    )
+    return _counts(questions, written)
+
+
+def estimate(recipe: Recipe, n: int) -> dict[str, int]:
+    """What round n would have written, at most: questions, texts, and the tokens of all texts."""
+    questions, samples = recipe.rounds[n - 1].questions, recipe.generation.samples
+    limits = load_prompts(recipe.prompts).knowledge_tokens + recipe.generation.max_reasoning_tokens
+    return {
+        "questions": questions,
+        "texts": 2 * questions * samples,
+        "output_tokens_at_most": questions * samples * limits,
+    }
+
+
+def _sample(
+    run: Run,
+    n: int,
+    engine: CheckpointEngine,
+    shots: tuple[Shot, ...],
+    window: int,
+    sample: int,
+    questions: list[Row],
+) -> list[Row]:
+    """One sample of both texts for each question of a window."""
+    recipe, prompts = run.recipe, run.prompts
+    seed = ("synthesize", n, window, sample)
+    answer_limit = recipe.generation.max_reasoning_tokens
+    answer_settings = engine.settings(answer_limit, *seed)
+    pipeline = Pipeline(
+        engine=engine,
+        method="explicit",
+        layout=recipe.layout,
+        prompts=prompts,
+        store=Store(None, {}),  # a window is repeated whole, see `in_windows`
+        knowledge_settings=engine.settings(prompts.knowledge_tokens, *seed),
+        knowledge_limit=prompts.knowledge_tokens,
+        max_in_flight=len(questions),
+    )
+    items = [
+        Item(
+            Question((), row["question"], row["question"], row["ending"], shots=shots),
+            answer_settings,
+            answer_limit,
+            Instance("generate_until", row, ("", {}), 0),
+        )
+        for row in questions
+    ]
+    return [
+        {
+            "id": row["id"],
+            "sample": sample,
+            "question": row["question"],
+            "ending": row["ending"],
+            "knowledge": answer.trace["knowledge"],
+            "reasoning": str(answer),
+            "truncated": {text: answer.trace["truncated"][step] for text, step in STEPS.items()},
+            "tokens": {text: answer.trace["tokens"][step] for text, step in STEPS.items()},
+        }
+        for row, answer in zip(questions, pipeline.run(items), strict=True)
+    ]
+
+
+def _counts(questions: list[Row], written: list[Row]) -> dict[str, Any]:
+    counts: dict[str, Any] = {"questions": len(questions), "rows": len(written)}
+    for text in STEPS:
+        length = Counter(row["truncated"][text] for row in written)
+        counts[text] = {
+            "truncated": length[True],
+            "unknown_length": length[None],
+            "empty": sum(not row[text].strip() for row in written),
+            "distinct": len({(row["id"], row[text].strip()) for row in written}),
+            "tokens": sum(row["tokens"][text] or 0 for row in written),
+        }
+    return counts
+
+
+if __name__ == "__main__":
+    from training.stage import command
+
+    command("synthesize")
