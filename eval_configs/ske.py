@@ -89,7 +89,7 @@ models = [
         prompts=asked.prompts,
         layout=asked.layout,
         ending="" if asked.embedded else 'End with "The answer is X." where X is your answer.',
-        store=f"{asked.store}/{name}-{method}.sqlite" if asked.store else None,
+        store=f"{asked.store}/{name}-{method}.sqlite" if asked.store else "default",
         max_reasoning_toks=96 if asked.embedded else 1024,
         batch_size=1024,  # how many questions go through the steps at once
         llm=dict(llm, path=path),

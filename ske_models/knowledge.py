@@ -63,12 +63,16 @@ class KnowledgeFile:
     """Knowledge to run with, from JSONL lines as `export` writes them, edited or not.
 
     A line without `sha` is hand-written and counts as edited; one without `prompts` or `model` fits any.
+    in_batches: `check_used` sees a part of the run's questions at a time, and so refuses nothing.
     Raises UserError naming the line: not JSON, a field missing, one question with two texts, or written
     by another model or prompt set than the run's.
     """
 
-    def __init__(self, path: Path, fingerprint: Mapping[str, Any], prompts: str) -> None:
+    def __init__(
+        self, path: Path, fingerprint: Mapping[str, Any], prompts: str, in_batches: bool = False
+    ) -> None:
         self.path = path
+        self.in_batches = in_batches
         self._by_question: dict[str, Given] = {}
         run = {"model": digest(dict(fingerprint)), "prompts": prompts}
         try:
@@ -106,7 +110,7 @@ class KnowledgeFile:
 
     def check_used(self, questions: Iterable[str]) -> None:
         """Raises UserError if none of the run's questions is in the file."""
-        if not any(question in self._by_question for question in questions):
+        if not self.in_batches and not any(question in self._by_question for question in questions):
             raise UserError(f"knowledge={self.path}: has none of this run's questions")
 
 

@@ -33,6 +33,7 @@ from ske_models.records import (
 from ske_models.store import Store, step_key
 
 Result = TypeVar("Result")
+MAX_IN_FLIGHT = 4096  # questions
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Pipeline:
     knowledge_settings: Settings
     knowledge_limit: int
     knowledge_file: KnowledgeFile | None = None
-    max_in_flight: int = 4096
+    max_in_flight: int = MAX_IN_FLIGHT
     counts: dict[str, StepCounts] = field(
         default_factory=lambda: {"knowledge": StepCounts(), "answer": StepCounts()}
     )

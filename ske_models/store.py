@@ -67,23 +67,32 @@ class Store:
             self._db.executescript(SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"store={path}: cannot be used: {error}; give another store=PATH") from error
-        self._claim()
+        self._claimed = self._is_mine()
+
+    def _is_mine(self) -> bool:
+        """False where the store is nobody's yet. Raises UserError if it is another model's."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()
+        if row is not None and json.loads(row[0]) != json.loads(json.dumps(self.fingerprint)):
+            raise UserError(
+                f"store={self.path}: belongs to another run: "
+                f"{difference(json.loads(row[0]), self.fingerprint)}; give another store=PATH"
+            )
+        return row is not None
 
     def _claim(self) -> None:
-        mine = json.dumps(self.fingerprint, sort_keys=True)
-        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('owner', ?)", (mine,))
-        theirs = json.loads(self._db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()[0])
-        if theirs != json.loads(mine):
-            raise UserError(
-                f"store={self.path}: belongs to another run: {difference(theirs, self.fingerprint)}; "
-                "give another store=PATH"
-            )
+        """At the first use, which is after the model is loaded: a run that cannot load it claims no store."""
+        if not self._claimed:
+            mine = json.dumps(self.fingerprint, sort_keys=True)
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('owner', ?)", (mine,))
+            self._claimed = self._is_mine()
 
     def get(self, key: str) -> str | None:
+        self._claim()
         row = self._db.execute("SELECT text FROM steps WHERE key = ?", (key,)).fetchone()
         return None if row is None else row[0]
 
     def put(self, key: str, step: str, prompts: str, question: str, text: str) -> None:
+        self._claim()
         self._db.execute(
             "INSERT INTO steps VALUES (?, ?, ?, ?, ?, 1) "
             "ON CONFLICT(key) DO UPDATE SET written = written + 1",

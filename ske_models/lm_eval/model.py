@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,17 +27,15 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from ske_models import embedded
 from ske_models.errors import UserError, at_least_one, one_of
-from ske_models.fingerprint import digest, fingerprint
-from ske_models.knowledge import KnowledgeFile
+from ske_models.fingerprint import fingerprint
 from ske_models.lm_eval.engine import LMEvalEngine, backend_class, instance, load
 from ske_models.lm_eval.results import added_up, check_output_path, write_lines
-from ske_models.method import LAYOUTS, METHODS, Message, Question, answer_messages
-from ske_models.pipeline import Pipeline
+from ske_models.method import METHODS, Message, Question, answer_messages
+from ske_models.pipeline import MAX_IN_FLIGHT
 from ske_models.prompts import load as load_prompts
 from ske_models.records import Answer, Item, StepCounts, StepOutput
-from ske_models.store import Store, cache_folder
+from ske_models.setup import DEFAULT_STORE, Setup
 
-WINDOW = 4096  # questions in step 1 at a time
 OURS = ("backend", "method", "prompts", "layout", "store", "knowledge", "max_knowledge_toks", "window")
 
 
@@ -60,11 +57,11 @@ class SKEExplicitLM(LM):
     method: "direct", "cot" or "explicit" (ske_models/method.py).
     prompts: a prompt set by name, or a YAML file (ske_models/prompts).
     layout: "single" or "multiturn", how the two steps of `explicit` are asked.
-    store: a SQLite file for what the steps write, so that a killed run goes on where it was; "none":
-        keep nothing. Without it, a file in ~/.cache/ske-learn that belongs to this model alone.
+    store: a SQLite file for what the steps write, so that a killed run goes on where it was; "none" or None
+        (which lm-eval makes of it): keep nothing. Without it, a file in ~/.cache/ske-learn, one per model.
     knowledge: a JSONL file with knowledge to use instead of asking for it (ske_models/knowledge.py).
     max_knowledge_toks: the token limit of the knowledge step; without it, the prompt set's.
-    window: how many questions are in step 1 at a time; without it, WINDOW. A backend that takes new requests
+    window: how many questions are in step 1 at a time; without it, 4,096. A backend that takes new requests
         while it runs (vLLM) is given as many of them as its KV cache holds, and is never empty in between;
         vLLM with data_parallel_size loads its engines for every call, and so gets all questions at once.
 
@@ -77,7 +74,7 @@ class SKEExplicitLM(LM):
         method: str = "explicit",
         prompts: str | None = None,
         layout: str = "single",
-        store: str | None = None,
+        store: str | None = DEFAULT_STORE,
         knowledge: str | None = None,
         max_knowledge_toks: int | None = None,
         window: int | None = None,
@@ -85,19 +82,13 @@ class SKEExplicitLM(LM):
     ) -> None:
         super().__init__()
         check_output_path()
-        one_of("method", method, METHODS)
-        one_of("layout", layout, LAYOUTS)
         one_of("backend", backend, sorted(name for name in model_registry if name != "ske_explicit"))
-        at_least_one("max_knowledge_toks", max_knowledge_toks)
         at_least_one("window", window)
-        if knowledge and method != "explicit":
-            raise UserError(
-                f"knowledge={knowledge}: method={method} has no knowledge step; use method=explicit"
-            )
         self.embedded = not {"pretrained", "model"} & backend_args.keys()
-        prompt_set = load_prompts(prompts or ("world" if self.embedded else "default"))
+        default_prompts = "world" if self.embedded else "default"
+        setup = Setup(method, layout, prompts or default_prompts, store, knowledge, max_knowledge_toks)
         if self.embedded:
-            if prompt_set.hash != load_prompts("world").hash:
+            if setup.prompts.hash != load_prompts("world").hash:
                 raise UserError(
                     f"prompts={prompts}: the embedded model knows only `world`; name a pretrained="
                 )
@@ -113,29 +104,20 @@ class SKEExplicitLM(LM):
         model_class = backend_class(backend)
         served = issubclass(model_class, TemplateAPI)
         identity = fingerprint(backend, backend_args, served)
-        knowledge_limit = max_knowledge_toks or prompt_set.knowledge_tokens
-        step_store = Store(_store_path(store, identity), identity)
-        knowledge_file = KnowledgeFile(Path(knowledge), identity, prompt_set.hash) if knowledge else None
+        setup.bind(identity)
         self.inner = load(model_class, backend, backend_args, OURS)
         self.tokenizer = self.inner.tokenizer if isinstance(self.inner, TemplateLM) else None
         self.default_limit = int(backend_args.get("max_gen_toks", 256))  # 256: lm-eval's, for all backends
         self.engine = LMEvalEngine(self.inner)
-        self.pipeline = Pipeline(
-            engine=self.engine,
-            method=method,
-            layout="multiturn" if layout == "multiturn" else "single",
-            prompts=prompt_set,
-            store=step_store,
-            knowledge_settings={
+        self.pipeline = setup.pipeline(
+            self.engine,
+            {
                 "do_sample": False,
                 "temperature": 0.0,
                 "until": [],
-                "max_gen_toks": knowledge_limit,
+                "max_gen_toks": setup.knowledge_limit,
             },
-            knowledge_limit=knowledge_limit,
-            knowledge_file=knowledge_file,
-            max_in_flight=window
-            or (sys.maxsize if backend_args.get("data_parallel_size", 1) != 1 else WINDOW),
+            window or (sys.maxsize if backend_args.get("data_parallel_size", 1) != 1 else MAX_IN_FLIGHT),
         )
         self.report: dict[str, Any] = {}
         self._lines: dict[str, dict[tuple, dict[str, Any]]] = {}  # of other people's tasks, by task
@@ -319,9 +301,3 @@ def _split_asked(asked: str, doc: Any) -> tuple[str, str]:
         if asked.endswith(own):
             return asked[: len(asked) - len(own)] + question, ending
     return asked, ""
-
-
-def _store_path(store: str | None, identity: Mapping[str, Any]) -> Path | None:
-    if store is None:
-        return cache_folder() / f"{digest(dict(identity))}.sqlite"
-    return None if store.lower() == "none" else Path(store).expanduser()

@@ -1,4 +1,4 @@
-"""lm-eval's `vllm` backend, with both steps of the method in one run of its engine (ske_models/engines/vllm.py).
+"""lm-eval's `vllm` backend, with both steps of the method in one run of its engine (engines/vllm.py).
 
     lm_eval --model ske_explicit --model_args backend=vllm,pretrained=ORG/NAME --tasks ske_mmlu
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from opencompass.models.base import BaseModel
@@ -22,25 +21,14 @@ from opencompass.utils import get_logger
 from opencompass.utils.prompt import PromptList
 
 from ske_models import embedded
-from ske_models.errors import UserError, at_least_one, one_of
-from ske_models.fingerprint import digest
-from ske_models.knowledge import KnowledgeFile
-from ske_models.method import LAYOUTS, METHODS, Message, Question
+from ske_models.errors import UserError, at_least_one
+from ske_models.method import Message, Question
 from ske_models.opencompass.engine import ROLES, engine_for, identity
-from ske_models.pipeline import Pipeline
-from ske_models.prompts import load as load_prompts
 from ske_models.records import Answer, Item
-from ske_models.store import Store, cache_folder
+from ske_models.setup import DEFAULT_STORE, Setup
 
 OUR_ROLES = {theirs: ours for ours, theirs in ROLES.items()}
 T = TypeVar("T")
-
-
-class _BatchKnowledgeFile(KnowledgeFile):
-    """OpenCompass hands over a batch of one dataset at a time, which need not have a question of the file."""
-
-    def check_used(self, questions: Iterable[str]) -> None:
-        pass
 
 
 @MODELS.register_module()
@@ -53,8 +41,8 @@ class SKEExplicit(BaseModel):
     prompts: a prompt set by name, or a YAML file (ske_models/prompts).
     layout: "single" or "multiturn", how the two steps of `explicit` are asked.
     ending: how `cot` and `explicit` are asked to end, where the dataset's prompt does not say it.
-    store: a SQLite file for what the steps write; "none": keep nothing. Without it, a file in
-        ~/.cache/ske-learn that belongs to this model alone.
+    store: a SQLite file for what the steps write; "none" or None: keep nothing. Without it, a file in
+        ~/.cache/ske-learn, one per model.
     knowledge: a JSONL file with knowledge to use instead of asking for it (ske_models/knowledge.py).
     max_knowledge_toks: token limit of the knowledge step; without it, the prompt set's.
     max_reasoning_toks: token limit of an answer that reasons first (`cot`, `explicit`); a dataset's own
@@ -73,44 +61,27 @@ class SKEExplicit(BaseModel):
         prompts: str = "default",
         layout: str = "single",
         ending: str = "",
-        store: str | None = None,
+        store: str | None = DEFAULT_STORE,
         knowledge: str | None = None,
         max_knowledge_toks: int | None = None,
         max_reasoning_toks: int = 1024,
         max_seq_len: int | None = None,
     ) -> None:
-        one_of("method", method, METHODS)
-        one_of("layout", layout, LAYOUTS)
-        at_least_one("max_knowledge_toks", max_knowledge_toks)
         at_least_one("max_reasoning_toks", max_reasoning_toks)
-        if knowledge and method != "explicit":
-            raise UserError(f"knowledge={knowledge}: method={method} has no knowledge step; use explicit")
-        prompt_set = load_prompts(prompts)
+        setup = Setup(method, layout, prompts, store, knowledge, max_knowledge_toks)
         if str(llm.get("path")) == str(embedded.FOLDER / "M0"):
             embedded.verify(embedded.path("M0"))
         if max_seq_len is not None and llm.get("max_seq_len") is None:
             llm = {**llm, "max_seq_len": max_seq_len}
-        fingerprint = identity(llm)
-        path = cache_folder() / f"{digest(fingerprint)}.sqlite" if store is None else Path(store).expanduser()
-        step_store = Store(None if store == "none" else path, fingerprint)
-        knowledge_file = (
-            _BatchKnowledgeFile(Path(knowledge), fingerprint, prompt_set.hash) if knowledge else None
-        )
+        # OpenCompass hands over a batch of one dataset at a time
+        setup.bind(identity(llm), in_batches=True)
         self.engine = engine_for(llm)
         if layout == "multiturn" and not self.engine.chat:
             raise UserError("layout=multiturn needs a conversation; use a chat class of OpenCompass as llm")
         self.ending = ending
         self.max_reasoning_toks = max_reasoning_toks
-        knowledge_limit = max_knowledge_toks or prompt_set.knowledge_tokens
-        self.pipeline = Pipeline(
-            engine=self.engine,
-            method=method,
-            layout="multiturn" if layout == "multiturn" else "single",
-            prompts=prompt_set,
-            store=step_store,
-            knowledge_settings={"max_out_len": knowledge_limit, "stopping_criteria": []},
-            knowledge_limit=knowledge_limit,
-            knowledge_file=knowledge_file,
+        self.pipeline = setup.pipeline(
+            self.engine, {"max_out_len": setup.knowledge_limit, "stopping_criteria": []}
         )
         # What OpenCompass reads off a model. The parser is our own reference: its ChatInferencer
         # exchanges it, and the inner model may serve several methods.

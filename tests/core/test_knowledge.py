@@ -18,8 +18,8 @@ OWNER = {"backend": "hf", "pretrained": "a", "weights": "1"}
 
 
 def test_a_store_of_another_model_is_refused_by_the_difference(tmp_path):
-    Store(tmp_path / "s.sqlite", OWNER)
-    Store(tmp_path / "s.sqlite", OWNER)
+    Store(tmp_path / "s.sqlite", OWNER).put("1", "knowledge", "p", "q", "k")
+    assert Store(tmp_path / "s.sqlite", OWNER).get("1") == "k"
     with pytest.raises(UserError, match="pretrained is 'a', not 'b'"):
         Store(tmp_path / "s.sqlite", OWNER | {"pretrained": "b"})
 

@@ -279,13 +279,32 @@ def test_a_wrong_argument_is_named_before_a_model_is_loaded(tiny_llama, tmp_path
         SKEExplicitLM(**(defaults | args))
 
 
-def test_an_argument_that_nobody_knows_is_named(tiny_llama):
+def test_an_argument_that_nobody_knows_is_named_and_claims_no_store(tiny_llama, tmp_path):
+    args = {"pretrained": str(tiny_llama), "store": str(tmp_path / "s.sqlite"), "device": "cpu"}
     with pytest.raises(UserError, match="methd.*ours are: backend, method"):
-        SKEExplicitLM(pretrained=str(tiny_llama), store="none", methd="cot", device="cpu")
+        SKEExplicitLM(methd="cot", **args)
+    SKEExplicitLM(**args).pipeline.store.put("1", "knowledge", "p", "q", "k")
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_store_none_keeps_nothing_from_python_too(tiny_llama, tmp_path, monkeypatch, as_text):
+    """lm-eval makes None of the word in its command line."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    args = {"pretrained": str(tiny_llama), "store": "none", "max_knowledge_toks": KNOWLEDGE_LIMIT}
+    results = lm_eval.simple_evaluate(
+        model="ske_explicit",
+        model_args=",".join(f"{name}={value}" for name, value in args.items()) if as_text else args,
+        tasks=["toy_write"],
+        task_manager=TaskManager(include_path=str(TASKS), include_defaults=False),
+        device="cpu",
+        limit=1,
+    )
+    assert results["config"]["ske"]["store"] is None
+    assert list(tmp_path.rglob("*.sqlite")) == []
 
 
 def test_a_store_of_another_model_is_refused(model, tmp_path):
-    Store(tmp_path / "store.sqlite", {"backend": "vllm"})
+    Store(tmp_path / "store.sqlite", {"backend": "vllm"}).get("claimed at the first use")
     with pytest.raises(UserError, match="backend is 'vllm', not 'hf'"):
         model()
 
