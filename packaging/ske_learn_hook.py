@@ -1,7 +1,7 @@
 """Lets lm-eval know our model and tasks.
 
-Started by `ske_learn_hook.pth` with every interpreter, so it is small; ske_models/plugin/registration.py does the
-work.
+Started by `ske_learn_hook.pth` with every interpreter, so it is small;
+ske_models/plugin/registration.py does the work.
 
     SKE_LEARN_HOOK=0 lm_eval ...     # switched off: lm-eval as it was installed
     python -m ske_models run ...     # the same command without the .pth file

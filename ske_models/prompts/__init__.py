@@ -16,10 +16,10 @@ from typing import Any
 
 import jinja2
 import jinja2.meta
-import yaml
 
 from ske_models.errors import UserError
 from ske_models.fingerprint import digest
+from ske_models.yaml_data import load_yaml
 
 FOLDER = Path(__file__).parent
 
@@ -76,11 +76,7 @@ def load(name_or_path: str) -> PromptSet:
         raise UserError(
             f"prompts={name_or_path}: no such file, nor a prompt set of that name ({', '.join(names())})"
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"prompts={path}: not YAML: {' '.join(str(error).split())}") from error
-    return _validated(name_or_path, path, content)
+    return _validated(name_or_path, path, load_yaml(path, f"prompts={path}"))
 
 
 def _validated(name: str, path: Path, content: Any) -> PromptSet:

@@ -5,9 +5,9 @@ python -c "from ske_tasks.six.bbh import read_bbh; print(len(read_bbh().test))"
 
 import importlib.resources
 import re
+from pathlib import Path
 
-import yaml
-
+from ske_models.yaml_data import load_yaml
 from ske_tasks.six.hub import Read, fetch
 from ske_tasks.six.rows import Kind, Row, letter_of, make_row
 
@@ -48,11 +48,12 @@ def read_bbh() -> Read:
     The hub has no CoT prompts; lm-eval ships them in `tasks/bbh/cot_fewshot` and they are read from there.
     """
     read = Read([])
-    folder = importlib.resources.files("lm_eval") / "tasks" / "bbh" / "cot_fewshot"
+    folder = Path(str(importlib.resources.files("lm_eval"))) / "tasks" / "bbh" / "cot_fewshot"
     for subset in BBH:
         for n, item in enumerate(fetch("SaylorTwift/bbh", subset, "test", ["input", "target"])):
             read.test.append(_bbh_row(subset, str(n), item["input"], item["target"].strip(), read=read))
-        samples = yaml.safe_load((folder / f"{subset}.yaml").read_text("utf-8"))["fewshot_config"]["samples"]
+        file = folder / f"{subset}.yaml"
+        samples = load_yaml(file, str(file))["fewshot_config"]["samples"]
         for n, shot in enumerate(samples):
             answer = re.findall(r"answer is (.*?)\.?\s*$", shot["target"])[-1]
             read.shots.append(_bbh_row(subset, f"cot/{n}", shot["input"], answer, target=shot["target"]))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
+from ske_models.yaml_data import load_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,8 @@ class Template:
 
 
 def _templates() -> tuple[Template, ...]:
-    listed = yaml.safe_load(Path(__file__).with_name("templates.yaml").read_text(encoding="utf-8"))
+    file = Path(__file__).with_name("templates.yaml")
+    listed = load_yaml(file, str(file))
     templates = []
     for group, chains in listed.items():
         for names, texts in chains.items():
