@@ -280,7 +280,8 @@ def test_a_wrong_argument_is_named_before_a_model_is_loaded(tiny_llama, tmp_path
 
 
 def test_an_argument_that_nobody_knows_is_named_and_claims_no_store(tiny_llama, tmp_path):
-    args = {"pretrained": str(tiny_llama), "store": str(tmp_path / "s.sqlite"), "device": "cpu"}
+    store = str(tmp_path / "s.sqlite")
+    args: dict[str, Any] = {"pretrained": str(tiny_llama), "store": store, "device": "cpu"}
     with pytest.raises(UserError, match="methd.*ours are: backend, method"):
         SKEExplicitLM(methd="cot", **args)
     SKEExplicitLM(**args).pipeline.store.put("1", "knowledge", "p", "q", "k")
