@@ -18,6 +18,20 @@ from ske_models.errors import UserError
 Row = dict[str, Any]
 
 
+def user_path(name: str, what: str) -> Path:
+    """A path that a user typed, with `~` expanded; it need not exist.
+
+    what: the setting and its value, as messages name them, such as `prompts=my.yaml`.
+    Raises UserError: no user of that name, or a name that no file can have.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise UserError(f"{what[:100]}: no path of a file ({str(error)[:100]})") from error
+    return path
+
+
 def read_jsonl(path: Path) -> list[Row]:
     """One JSON object a line. Raises UserError, naming the line, for anything else."""
     rows = []

@@ -2,26 +2,26 @@
 
     lm_eval --model ske_explicit --model_args prompts=my.yaml,...     # a copy of default.yaml, edited
 
-A prompt set is YAML with jinja2 templates (`TEMPLATES` below says which, and which variables each must
-use) and `limits: {knowledge: N}`, the token limit of the knowledge step. The paper does not publish its
-prompts; those in `default.yaml` are this project's own.
+A prompt set is YAML with templates (`TEMPLATES` below says which, and which variables each must use; what a
+template may hold is in `ske_models/prompts/templates.py`) and `limits: {knowledge: N}`, the token limit of
+the knowledge step. It is data: people pass such files around, and nothing in one can run. The paper does not
+publish its prompts; those in `default.yaml` are this project's own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import jinja2.meta
-
 from ske_models.errors import UserError
+from ske_models.files import user_path
 from ske_models.fingerprint import digest
-from ske_models.yaml_data import load_yaml
+from ske_models.prompts.templates import TemplateError, compiled, variables
+from ske_models.yaml_data import Lines, load_with_lines
 
 FOLDER = Path(__file__).parent
+MAX_TOKENS = 1_000_000  # of a knowledge text
 
 # Each template's variables: those it must use, and those it may use.
 TEMPLATES: dict[str, tuple[set[str], set[str]]] = {
@@ -35,9 +35,6 @@ TEMPLATES: dict[str, tuple[set[str], set[str]]] = {
     "score_reasoning": ({"question", "knowledge", "reasoning"}, set()),
 }
 
-_jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-_jinja.globals.clear()  # a template sees its variables alone
-
 
 @dataclass(frozen=True)
 class PromptSet:
@@ -50,14 +47,7 @@ class PromptSet:
 
     def render(self, template: str, **variables: str) -> str:
         """The text of one template. Raises `jinja2.UndefinedError` if a variable it uses is missing."""
-        return _compiled(self.templates[template]).render(**variables)
-
-
-@lru_cache(maxsize=256)
-def _compiled(source: str) -> jinja2.Template:
-    template = _jinja.from_string(source)
-    template.globals = {}  # of a chain of empty ones jinja2 would make a copy for each rendering
-    return template
+        return compiled(self.templates[template]).render(**variables)
 
 
 def names() -> list[str]:
@@ -68,50 +58,54 @@ def names() -> list[str]:
 def load(name_or_path: str) -> PromptSet:
     """A prompt set by its name (`default`, `world`) or the path of a YAML file.
 
-    Raises UserError: no such set or file, not YAML, a template missing, unknown, or without a variable
-    that it must use, a token limit that is no positive number.
+    Raises UserError: no such set or file, what `load_yaml` refuses, a template missing, unknown, outside the
+    language of templates, or without a variable that it must use, a token limit that is no positive number.
     """
-    path = FOLDER / f"{name_or_path}.yaml" if name_or_path in names() else Path(name_or_path).expanduser()
+    if name_or_path in names():
+        path = FOLDER / f"{name_or_path}.yaml"
+    else:
+        path = user_path(name_or_path, f"prompts={name_or_path}")
     if not path.is_file():
         raise UserError(
             f"prompts={name_or_path}: no such file, nor a prompt set of that name ({', '.join(names())})"
         )
-    return _validated(name_or_path, path, load_yaml(path, f"prompts={path}"))
+    return _validated(name_or_path, path, *load_with_lines(path, f"prompts={path}"))
 
 
-def _validated(name: str, path: Path, content: Any) -> PromptSet:
+def _validated(name: str, path: Path, content: Any, lines: Lines) -> PromptSet:
     if not isinstance(content, dict):
         raise UserError(f"prompts={path}: a mapping of templates is needed; copy {FOLDER / 'default.yaml'}")
     content = dict(content)
     limits = content.pop("limits", {})
-    knowledge_tokens = limits.get("knowledge") if isinstance(limits, dict) else None
-    if not isinstance(knowledge_tokens, int) or knowledge_tokens < 1:
-        raise UserError(f"prompts={path}: write `limits: {{knowledge: N}}` with N >= 1 (tokens)")
+    tokens = limits.get("knowledge") if isinstance(limits, dict) and len(limits) == 1 else None
+    if type(tokens) is not int or not 1 <= tokens <= MAX_TOKENS:
+        bounds = f"with 1 <= N <= {MAX_TOKENS:,} (tokens)"
+        raise UserError(f"prompts={path}: write `limits: {{knowledge: N}}` {bounds}")
     missing, unknown = TEMPLATES.keys() - content.keys(), content.keys() - TEMPLATES.keys()
     if missing or unknown:
         raise UserError(
             f"prompts={path}: templates missing: {sorted(missing) or 'none'}; "
-            f"unknown: {sorted(unknown) or 'none'}"
+            f"unknown: {sorted(name[:40] for name in unknown)[:5] or 'none'}"
         )
     for key, source in content.items():
-        _check_template(path, key, source)
+        _check_template(f"prompts={path}, line {lines[key,]}: `{key}`", key, source)
     if not content["given"].endswith("{{ question }}"):
         # A context may end in a cue ("Answer:") that the continuation must follow directly.
         raise UserError(f"prompts={path}: `given` must end with {{{{ question }}}}")
-    return PromptSet(name, content, knowledge_tokens, digest({**content, "limits": limits}))
+    return PromptSet(name, content, tokens, digest({**content, "limits": limits}))
 
 
-def _check_template(path: Path, key: str, source: Any) -> None:
+def _check_template(where: str, key: str, source: Any) -> None:
+    """Parses a template and renders it once. where: file, line and name, for messages."""
     if not isinstance(source, str):
-        raise UserError(f"prompts={path}: `{key}` must be text")
-    try:
-        used = jinja2.meta.find_undeclared_variables(_jinja.parse(source))
-    except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"prompts={path}: `{key}`, line {error.lineno}: {error.message}") from error
+        raise UserError(f"{where} must be text")
     must, may = TEMPLATES[key]
+    try:
+        used = variables(source)
+        compiled(source).render(dict.fromkeys(used, "text"))
+    except TemplateError as error:
+        raise UserError(f"{where}, line {error.line} of the template: {error}") from error
     for variable in sorted(must - used):
-        raise UserError(
-            f"prompts={path}: `{key}` does not use {{{{ {variable} }}}} (two braces on each side)"
-        )
+        raise UserError(f"{where} does not use {{{{ {variable} }}}} (two braces on each side)")
     for variable in sorted(used - must - may):
-        raise UserError(f"prompts={path}: `{key}` uses {{{{ {variable} }}}}; it may use {sorted(must | may)}")
+        raise UserError(f"{where} uses {{{{ {variable[:40]} }}}}; it may use {sorted(must | may)}")
