@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from ske_models.errors import UserError
 
 # Backend arguments that change how fast a text comes, or who may ask for it, but not the text. Secrets
@@ -49,6 +46,9 @@ def weights(pretrained: str, revision: str | None = None) -> str:
         return digest("\n".join(listing))
     if pretrained.startswith(("/", ".", "~")):
         raise UserError(f"pretrained={pretrained}: no such folder; give a checkpoint's folder or ORG/NAME")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         # .../snapshots/COMMIT/config.json
         return Path(hf_hub_download(pretrained, "config.json", revision=revision)).parent.name

@@ -1,18 +1,24 @@
 """Runs questions through the steps of a method over any batch `generate`. No harness is known here.
 
+    pipeline = Pipeline(engine, method, layout, prompts, store, knowledge_settings, knowledge_limit)
+    answers = pipeline.run(items)
+
+One item from top to bottom is in `Scheduler`: `_life` says what it needs, `_advance` where a text comes from,
+`_written` what becomes of a new one, `run` how the engine is called.
+
 Each distinct prompt is generated once; what the store has is not generated again; what is generated is
-stored the moment it is finished. There is no barrier between the steps: a question's answer can be asked for
-the moment its knowledge is there. An engine that takes requests while it runs has both steps in one call, and
-is full until the end; for any other, call i carries step 1 of window i + 1 and step 2 of window i.
+stored the moment it is finished. There is no barrier between the steps: a question's answer can be requested
+the moment its knowledge is available. An engine that takes requests while it runs has both steps in one call,
+and is full until the end; for any other, call i carries step 1 of window i + 1 and step 2 of window i.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, cast
 
 from ske_models.knowledge import KnowledgeFile
 from ske_models.method import METHODS, Layout, answer_messages, knowledge_messages
@@ -30,10 +36,19 @@ from ske_models.records import (
     measured,
     prompt_tokens,
 )
+from ske_models.reply import DEFAULT, Marks, split_thought
 from ske_models.store import Store, step_key
 
-Result = TypeVar("Result")
 MAX_IN_FLIGHT = 4096  # questions
+# What an answer's settings say of thinking holds for the knowledge, too (vLLM's and OpenAI's names).
+THINKING = (
+    "chat_template_kwargs",
+    "enable_thinking",
+    "reasoning_effort",
+    "reasoning",
+    "thinking",
+    "extra_body",
+)
 
 
 @dataclass
@@ -41,6 +56,7 @@ class Pipeline:
     """A method with its prompts over one engine and one store. Counts add up over all calls of `run`.
 
     max_in_flight: how many questions are in their first step at a time, at most; twice as many are in any.
+    marks: what a thought is told by. The store keeps whole texts, step 2 sees the reply alone.
     """
 
     engine: Engine
@@ -52,6 +68,7 @@ class Pipeline:
     knowledge_limit: int
     knowledge_file: KnowledgeFile | None = None
     max_in_flight: int = MAX_IN_FLIGHT
+    marks: Marks = DEFAULT
     counts: dict[str, StepCounts] = field(
         default_factory=lambda: {"knowledge": StepCounts(), "answer": StepCounts()}
     )
@@ -63,13 +80,19 @@ class Pipeline:
     def run(self, items: Sequence[Item]) -> list[Answer]:
         """The answers, in the order of `items`. Raises UserError if the knowledge file fits no question."""
         self._check_file(items)
-        steps = ("knowledge", "answer") if self.writes_knowledge else ("answer",)
-        return Scheduler(self, items, steps, self._answer).run()
+        ends = Scheduler(self, items, self.writes_knowledge, answers=True).run()
+        return [self._answer(end) for end in ends]
 
     def write_knowledge(self, items: Sequence[Item]) -> list[StepOutput]:
         """Step 1 alone, for answers that the harness gets by other means (log-likelihood)."""
         self._check_file(items)
-        return Scheduler(self, items, ("knowledge",), lambda _, written: written).run()
+        ends = Scheduler(self, items, knowledge=True, answers=False).run()
+        return [cast("StepOutput", end.knowledge) for end in ends]
+
+    def trace(self, knowledge: StepOutput | None, answer: StepOutput | None) -> Trace:
+        """How an answer of this run came about."""
+        tokens, truncated = (answer.tokens, answer.truncated) if answer else (None, None)
+        return Trace(self._labels, knowledge, tokens, truncated)
 
     def report(self) -> dict[str, Any]:
         """What goes into a result: method, layout, prompts, counts of the steps."""
@@ -84,11 +107,6 @@ class Pipeline:
             "steps": {name: asdict(count) for name, count in self.counts.items() if count.asked},
         }
 
-    def course(self, known: StepOutput | None, answer: StepOutput | None) -> Trace:
-        """How an answer of this run came about."""
-        tokens, truncated = (answer.tokens, answer.truncated) if answer else (None, None)
-        return Trace(self._labels, known, tokens, truncated)
-
     @cached_property
     def _labels(self) -> tuple[str, str, str]:
         return self.method, self.layout, self.prompts.hash
@@ -97,174 +115,201 @@ class Pipeline:
         if self.knowledge_file is not None and items:
             self.knowledge_file.check_used(item.question.text for item in items)
 
-    def _answer(self, known: StepOutput | None, written: StepOutput) -> Answer:
-        text, course = written.text, self.course(known, written)
-        return text.answer(course) if isinstance(text, Completion) else Answer(text, course)
-
-    def request(self, step: str, item: Item, known: StepOutput | None) -> Request:
-        """What the engine is asked in a step of an item, `known` being its knowledge."""
-        question, settings, limit = item.question, item.settings, item.limit
-        if step == "knowledge":
-            messages = knowledge_messages(question, self.prompts)
-            settings, limit = self.knowledge_settings, self.knowledge_limit
-        else:
-            knowledge = known.text if known else None
-            messages = answer_messages(question, self.prompts, self.method, self.layout, knowledge)
-        prompt = self.engine.render(messages, question.chat)
-        return Request(step, prompt, settings, limit, question.text, item.origin)
-
-    def key(self, request: Request) -> str | None:
-        """The store's; None for a text that is neither shared nor stored."""
-        if self.engine.sampled(request.settings):
-            return None
-        return step_key(request.step, request.prompt, request.settings)
-
-    def look_up(self, request: Request, key: str | None) -> StepOutput | None:
-        """A text that need not be generated: from the knowledge file, or from the store."""
-        count = self.counts[request.step]
-        if self.knowledge_file is not None and request.step == "knowledge":
-            given = self.knowledge_file.get(request.question)
-            if given is not None:
-                count.edited += given.edited
-                count.from_file += not given.edited
-                return StepOutput(given.text, "edited" if given.edited else "file")
-        text = None if key is None else self.store.get(key)
-        if text is None:
-            return None
-        count.reused += 1
-        return self._measured(request, text, "store")
-
-    def take(self, request: Request, key: str | None, text: str) -> tuple[StepOutput, int]:
-        """Stores and counts a new text; also its cost: tokens of prompt and text, at least 1."""
-        if key is not None:
-            self.store.put(key, request.step, self.prompts.hash, request.question, text)
-        written, count = self._measured(request, text, "generated"), self.counts[request.step]
-        sent, wrote = prompt_tokens(self.engine, request, text), written.tokens or 0
-        count.generated += 1
-        count.prompt_tokens += sent
-        count.cached_tokens += (text.cached_tokens or 0) if isinstance(text, Completion) else 0
-        count.output_tokens += wrote
-        return written, max(sent + wrote, 1)
-
-    def _measured(self, request: Request, text: str, source: str) -> StepOutput:
-        return StepOutput(text, source, *measured(self.engine, request, text))
+    def _answer(self, end: End) -> Answer:
+        written = cast("StepOutput", end.answer)
+        text, trace = written.text, self.trace(end.knowledge, written)
+        return text.answer(trace) if isinstance(text, Completion) else Answer(text, trace)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What the engine is asked for an item. `key`: as the store's."""
+@dataclass(frozen=True, slots=True)
+class End:
+    """What an item has at the end of its life."""
+
+    knowledge: StepOutput | None
+    answer: StepOutput | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request that the engine has, for the item at `index`. key: the store's; None: not to be kept."""
 
     index: int
     request: Request
     key: str | None
 
 
-class Scheduler(Generic[Result]):
-    """Some items on their way through the `steps` of a pipeline; `finish(knowledge, text)` makes a result.
+Life = Generator[Request, StepOutput, End]
+
+
+class Scheduler:
+    """Some items on their way: which of the two steps each goes through, and from where its texts come.
 
     At most `max_in_flight` items are in their first step, and twice as many in any.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        items: Sequence[Item],
-        steps: Sequence[str],
-        finish: Callable[[StepOutput | None, StepOutput], Result],
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, items: Sequence[Item], knowledge: bool, answers: bool) -> None:
         self.pipeline = pipeline
         self.items = items
-        self.steps = steps
-        self.finish = finish
-        self.next = 0  # the first item that nothing was asked for
+        self.steps = knowledge, answers
+        self.begun = 0  # items, so far
         self.fresh = 0  # items in their first step
-        self.open = 0  # items in any step
-        self.known: dict[int, StepOutput] = {}  # of the open items
-        self.results: list[Result | None] = [None] * len(items)
+        self.lives: dict[int, Life] = {}  # of the items in any step
+        self.ends: list[End | None] = [None] * len(items)
         # by key: who waits for a text that is being generated, or the text
         self.texts: dict[str, list[int] | StepOutput] = {}
-        self.call: list[_Asked | None] = []  # what the engine is asked; None: done
+        self.call: list[Pending | None] = []  # what the engine is given; None: done
         self.work: dict[str, int] = {}  # tokens of each step in this call, to share out its seconds
 
-    def run(self) -> list[Result]:
-        """The results, in the items' order."""
+    def _life(self, item: Item) -> Life:
+        """One item: it yields what it needs next, and is sent the text."""
+        pipeline, known, answer = self.pipeline, None, None
+        writes, answers = self.steps
+        if writes:
+            known = yield knowledge_request(pipeline, item)
+            self.fresh -= 1
+        if answers:
+            answer = yield answer_request(pipeline, item, known)
+            self.fresh -= not writes
+        return End(known, answer)
+
+    def _advance(self, index: int, text: StepOutput | None) -> list[Pending]:
+        """Sends an item the text it waits for (None: it begins), until it needs the engine or has ended."""
+        life, counts = self.lives[index], self.pipeline.counts
+        while True:
+            try:
+                request = next(life) if text is None else life.send(text)
+            except StopIteration as stop:
+                del self.lives[index]
+                self.ends[index] = stop.value
+                return []
+            count = counts[request.step]
+            count.asked += 1
+            text = given(self.pipeline, request)
+            if text is not None:
+                continue
+            key = None
+            if not self.pipeline.engine.sampled(request.settings):
+                key = step_key(request.step, request.prompt, request.settings)
+                same = self.texts.get(key)
+                if isinstance(same, list):  # it is being generated
+                    count.shared += 1
+                    same.append(index)
+                    return []
+                count.shared += same is not None
+                text = same or stored(self.pipeline, request, key)
+            if text is None:
+                if key is not None:
+                    self.texts[key] = []
+                return [Pending(index, request, key)]
+            count.note(text)
+
+    def _written(self, position: int, text: str) -> list[Request]:
+        """The engine has finished a text: stores and counts it, and returns what can be requested now."""
+        pending = self.call[position]
+        if pending is None:
+            return []
+        self.call[position] = None
+        request, key, pipeline = pending.request, pending.key, self.pipeline
+        if key is not None:
+            pipeline.store.put(key, request.step, pipeline.prompts.hash, request.question, text)
+        written = output(pipeline, request, text, "generated")
+        self._count(request, text, written)
+        waiting = [pending.index]
+        if key is not None:
+            others, self.texts[key] = self.texts[key], written
+            waiting += cast("list[int]", others)
+        new: list[Pending] = []
+        for index in waiting:
+            pipeline.counts[request.step].note(written)
+            new += self._advance(index, written)
+        new += self._begin()
+        self.call += new
+        return [pending.request for pending in new]
+
+    def _count(self, request: Request, text: str, written: StepOutput) -> None:
+        sent, wrote = prompt_tokens(self.pipeline.engine, request, text), written.tokens or 0
+        count = self.pipeline.counts[request.step]
+        count.generated += 1
+        count.prompt_tokens += sent
+        count.output_tokens += wrote
+        if isinstance(text, Completion):
+            count.cached_tokens += text.cached_tokens or 0
+            count.prompts_cut += text.prompt_cut
+        self.work[request.step] += max(sent + wrote, 1)
+
+    def _begin(self) -> list[Pending]:
+        """So many further items that the windows are full."""
+        new: list[Pending] = []
+        window = self.pipeline.max_in_flight
+        while self.begun < len(self.items) and self.fresh < window and len(self.lives) < 2 * window:
+            index = self.begun
+            self.begun += 1
+            self.fresh += 1
+            self.lives[index] = self._life(self.items[index])
+            new += self._advance(index, None)
+        return new
+
+    def run(self) -> list[End]:
+        """What the items have at the end, in their order."""
         counts, engine = self.pipeline.counts, self.pipeline.engine
-        self.call = [*self._more()]
+        self.call = [*self._begin()]
         while self.call:
             self.work = dict.fromkeys(counts, 0)
-            asked = [asked.request for asked in self.call if asked]
+            requests = [pending.request for pending in self.call if pending]
             started = time.monotonic()
-            texts = engine.generate(asked, self._done)
+            texts = engine.generate(requests, self._written)
             seconds = time.monotonic() - started
-            assert len(texts) >= len(asked)
+            assert len(texts) >= len(requests)
             for position, text in enumerate(texts):
-                self._done(position, text)
+                self._written(position, text)
             for step, tokens in self.work.items():
                 counts[step].seconds += seconds * tokens / sum(self.work.values())
             self.call = self.call[len(texts) :]  # what the engine has not taken yet
-        return cast("list[Result]", self.results)  # every item has come to its last step
+        return cast("list[End]", self.ends)  # every item has come to its end
 
-    def _done(self, position: int, text: str) -> list[Request]:
-        """A text is there: passes it on, and returns what can be asked now."""
-        asked = self.call[position]
-        if asked is None:
-            return []
-        self.call[position] = None
-        step = asked.request.step
-        written, tokens = self.pipeline.take(asked.request, asked.key, text)
-        self.work[step] += tokens
-        items = [asked.index]
-        if asked.key is not None:
-            waiting, self.texts[asked.key] = self.texts[asked.key], written
-            assert isinstance(waiting, list)
-            items += waiting
-        new = [follow for index in items for follow in self._pass_on(step, index, written)]
-        new += self._more()
-        self.call += new
-        return [follow.request for follow in new]
 
-    def _more(self) -> list[_Asked]:
-        """The first step of so many further items that the windows are full."""
-        new: list[_Asked] = []
-        window = self.pipeline.max_in_flight
-        while self.next < len(self.items) and self.fresh < window and self.open < 2 * window:
-            self.next += 1
-            self.fresh += 1
-            self.open += 1
-            new += self._ask(self.steps[0], self.next - 1)
-        return new
+def knowledge_request(pipeline: Pipeline, item: Item) -> Request:
+    """Step 1 of an item. Of the answer's settings, those that are about thinking hold here, too."""
+    settings = pipeline.knowledge_settings
+    if not item.settings.keys().isdisjoint(THINKING):
+        settings = {name: item.settings[name] for name in THINKING if name in item.settings} | dict(settings)
+    prompt = pipeline.engine.render(knowledge_messages(item.question, pipeline.prompts), item.question.chat)
+    return Request("knowledge", prompt, settings, pipeline.knowledge_limit, item.question.text, item.origin)
 
-    def _ask(self, step: str, index: int) -> list[_Asked]:
-        """The text of a step of an item is needed: what to ask the engine, also for what comes of it."""
-        pipeline = self.pipeline
-        count = pipeline.counts[step]
-        count.asked += 1
-        request = pipeline.request(step, self.items[index], self.known.get(index))
-        key = pipeline.key(request)
-        same = None if key is None else self.texts.get(key)
-        if same is not None:
-            count.shared += 1
-            if not isinstance(same, list):
-                return self._pass_on(step, index, same)
-            same.append(index)
-            return []
-        found = pipeline.look_up(request, key)
-        if found is not None:
-            return self._pass_on(step, index, found)
-        if key is not None:
-            self.texts[key] = []
-        return [_Asked(index, request, key)]
 
-    def _pass_on(self, step: str, index: int, written: StepOutput) -> list[_Asked]:
-        """An item has the text of a step: its next step, or its result."""
-        if written.source not in ("file", "edited"):
-            count = self.pipeline.counts[step]
-            count.truncated += written.truncated is True
-            count.unknown_length += written.truncated is None
-        self.fresh -= step == self.steps[0]
-        if step != self.steps[-1]:
-            self.known[index] = written
-            return self._ask(self.steps[-1], index)
-        self.open -= 1
-        self.results[index] = self.finish(self.known.pop(index, None), written)
-        return []
+def answer_request(pipeline: Pipeline, item: Item, known: StepOutput | None) -> Request:
+    """The answering step of an item. known: its knowledge, for the methods that have one."""
+    knowledge = known.reply if known else None
+    messages = answer_messages(item.question, pipeline.prompts, pipeline.method, pipeline.layout, knowledge)
+    prompt = pipeline.engine.render(messages, item.question.chat)
+    return Request("answer", prompt, item.settings, item.limit, item.question.text, item.origin)
+
+
+def given(pipeline: Pipeline, request: Request) -> StepOutput | None:
+    """The knowledge that the knowledge file has for a question, which is then not generated."""
+    if pipeline.knowledge_file is None or request.step != "knowledge":
+        return None
+    found = pipeline.knowledge_file.get(request.question)
+    if found is None:
+        return None
+    count = pipeline.counts[request.step]
+    count.edited += found.edited
+    count.from_file += not found.edited
+    _, reply, finished = split_thought(found.text, pipeline.marks)
+    return StepOutput(found.text, "edited" if found.edited else "file", reply=reply, finished=finished)
+
+
+def stored(pipeline: Pipeline, request: Request, key: str) -> StepOutput | None:
+    """A text that an earlier run has written."""
+    text = pipeline.store.get(key)
+    if text is None:
+        return None
+    pipeline.counts[request.step].reused += 1
+    return output(pipeline, request, text, "store")
+
+
+def output(pipeline: Pipeline, request: Request, text: str, source: str) -> StepOutput:
+    """A text of the model, measured whole, with what of it is the reply."""
+    tokens, truncated = measured(pipeline.engine, request, text)
+    _, reply, finished = split_thought(text, pipeline.marks)
+    return StepOutput(text, source, tokens, truncated, reply, finished)

@@ -28,12 +28,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """A text and its source: "generated", "store", "file" (the knowledge file) or "edited" (there)."""
+    """A text and its source: "generated", "store", "file" (the knowledge file) or "edited" (there).
+
+    tokens, truncated: of the whole text; None where the backend cannot tell. reply: what of it is used, which
+    is all of it for a model that does not think first. finished: its last thought has ended.
+    """
 
     text: str
     source: str
     tokens: int | None = None
     truncated: bool | None = None
+    reply: str = ""
+    finished: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Trace:
             "method": method,
             "layout": layout,
             "prompts": prompts,
-            "knowledge": known.text if known else None,
+            "knowledge": known.reply if known else None,
             "knowledge_source": known.source if known else None,
             "truncated": {"knowledge": known.truncated if known else None, "answer": self.truncated},
             "tokens": {"knowledge": known.tokens if known else None, "answer": self.tokens},
@@ -77,7 +83,7 @@ class Answer(str):
 
     @property
     def trace(self) -> dict[str, Any]:
-        """As `Trace.trace`: made when it is asked for, since it is larger than most answers."""
+        """As `Trace.trace`: made when it is needed, since it is larger than most answers."""
         return self._how.trace() if isinstance(self._how, Trace) else self._how
 
 
@@ -85,18 +91,21 @@ class Completion(Answer):
     """A text from an engine that says how long it is. None: it does not say, and the text is counted.
 
     tokens, prompt_tokens: of the text and of its prompt; cached_tokens: of its prompt, those that the engine
-    had in its prefix cache. truncated: it reached its token limit.
+    had in its prefix cache. truncated: it reached its token limit. prompt_cut: the prompt had no room in the
+    model's length and lost its beginning; prompt_tokens are those that were sent.
     """
 
-    __slots__ = ("cached_tokens", "prompt_tokens", "tokens", "truncated")
+    __slots__ = ("cached_tokens", "prompt_cut", "prompt_tokens", "tokens", "truncated")
     tokens: int | None
     prompt_tokens: int | None
     cached_tokens: int | None
     truncated: bool | None
+    prompt_cut: bool
 
     def __new__(cls, text: str) -> Completion:
         reply = cast("Completion", super().__new__(cls, text))
         reply.tokens = reply.prompt_tokens = reply.cached_tokens = reply.truncated = None
+        reply.prompt_cut = False
         return reply
 
     def answer(self, how: Trace) -> Answer:
@@ -119,10 +128,10 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[Request], done: Done) -> list[str]:
         """The texts, in order; plain ones or `Completion`.
 
-        May call `done(index, text)` as early as one is there. What that returns can be asked from then on: an
-        engine that takes new requests while it runs appends them to the others (so their indices follow) and
-        returns their texts, too; it should ask a second step while its cache still has the prompt of the
-        first. Any other engine is given them in the next call.
+        May call `done(index, text)` as soon as one is finished. What that returns can be requested from
+        then on: an engine that takes new requests while it runs appends them to the others (so their indices
+        follow) and returns their texts, too; it should begin a second step while its cache still has the
+        prompt of the first. Any other engine is given them in the next call.
         """
 
     def count_tokens(self, text: Any) -> int | None:
@@ -152,9 +161,10 @@ def prompt_tokens(engine: Engine, request: Request, text: str) -> int:
 class StepCounts:
     """What a step cost, over all calls of a run.
 
-    truncated, unknown_length: of all texts that were not taken from a knowledge file.
-    prompt_tokens, cached_tokens, output_tokens, seconds: of what was generated in this run. Seconds are the
-    wall time of the engine's calls; a call that carried both steps is shared out by their tokens.
+    truncated, unknown_length, empty, unfinished_thought: of all texts that are not from a knowledge file.
+    prompts_cut, prompt_tokens, cached_tokens, output_tokens, seconds: of what was generated in this run.
+    Seconds are the wall time of the engine's calls; a call that carried both steps is shared out by their
+    tokens.
     """
 
     asked: int = 0  # texts of this step that were needed
@@ -165,10 +175,20 @@ class StepCounts:
     edited: int = 0  # taken from the knowledge file, edited
     truncated: int = 0  # reached the token limit
     unknown_length: int = 0  # the backend cannot tell whether the limit was reached
-    prompt_tokens: int = 0
+    empty: int = 0  # without a reply: nothing was written, or nothing after the thought
+    unfinished_thought: int = 0  # of these, those whose thought did not end
+    prompts_cut: int = 0  # prompts without room in the model's length, whose beginning was cut off
+    prompt_tokens: int = 0  # as sent
     cached_tokens: int = 0  # of the prompts' tokens, as far as the engine tells
     output_tokens: int = 0
     seconds: float = 0.0
+
+    def note(self, text: StepOutput) -> None:
+        """Counts what is to be known of every text, new or not."""
+        self.truncated += text.truncated is True
+        self.unknown_length += text.truncated is None
+        self.empty += not text.reply.strip()
+        self.unfinished_thought += not text.finished
 
     def __add__(self, other: StepCounts) -> StepCounts:
         return StepCounts(*(x + y for x, y in zip(_values(self), _values(other), strict=True)))

@@ -59,7 +59,7 @@ _CHANNEL = re.compile(
     r"<\|channel\|>\s{0,9}(?P<name>\w{1,40})(?:[^<]{0,200}(?:<\|constrain\|>[^<]{0,80})?<\|message\|>)?"
 )
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start)\|>")
-# the same, decoded without its special tokens: "analysisWe need ...assistantfinalParis."
+# the same, decoded without its special tokens: "analysisWe need ...assistantfinalYes."
 _BARE_CHANNEL = re.compile(r"\s{0,9}analysis(?=\S)")
 _BARE_FINAL = "assistantfinal"
 _BARE_UNFINISHED = re.compile(r"\s{0,9}analysis(?=[A-Z\"'(])")
@@ -76,7 +76,7 @@ def reply_of(text: str, marks: Marks = DEFAULT) -> str:
 
 
 def split_thought(text: str, marks: Marks = DEFAULT) -> Split:
-    """(thought, reply, finished). A text without marks is its own reply, to the letter. Linear in length.
+    """(thought, reply, finished). A text without marks is its own reply. Linear in the length.
 
     What precedes a closing mark without an opening one is thought: the opening one stood in the prompt. A mark
     within quotes or backticks is spoken of, not used.

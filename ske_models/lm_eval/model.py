@@ -152,7 +152,7 @@ class SKEExplicitLM(LM):
         # The options of a question share its context. An empty one (an unconditional score) has no question.
         items = {_context(r): self._item(r, scored=True) for r in requests if r.args[0] != ""}
         known = dict(zip(items, self.pipeline.write_knowledge(list(items.values())), strict=True))
-        traces = (self.pipeline.course(knowledge, None).trace() for knowledge in known.values())
+        traces = (self.pipeline.trace(knowledge, None).trace() for knowledge in known.values())
         self._note(list(items.values()), [None] * len(items), traces)
         return [
             self._informed(r, items[_context(r)], known[_context(r)]) if r.args[0] != "" else r
@@ -242,7 +242,7 @@ class SKEExplicitLM(LM):
     def _informed(self, request: Instance, item: Item, knowledge: StepOutput) -> Instance:
         """The request with the knowledge in its context."""
         p = self.pipeline
-        messages = answer_messages(item.question, p.prompts, p.method, p.layout, knowledge.text)
+        messages = answer_messages(item.question, p.prompts, p.method, p.layout, knowledge.reply)
         context = self.engine.render(messages, item.question.chat)
         return instance(request, "loglikelihood", (context, *request.args[1:]))
 
