@@ -55,6 +55,8 @@ with read_base():
 # In a config mmengine turns imports into names that it resolves later; this one is called now. It checks that
 # models, backend and data are there, and ends with one line if not.
 asked = __import__("ske_models.opencompass.config", fromlist=["asked"]).asked()
+if asked.embedded:
+    __import__("ske_tasks.world.opencompass", fromlist=["require_its_model"]).require_its_model()
 
 # Data ----------------------------------------------------------------------------------------------
 

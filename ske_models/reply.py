@@ -47,7 +47,7 @@ _PAIRS = re.compile(
     | ◁ (?P<open3>think) ▷  |  ◁/ (?P<close3>think) ▷                 # ◁think▷ ... ◁/think▷
     | <\|begin_of_(?P<open4>thought)\|>  |  <\|end_of_(?P<close4>thought)\|>   # <|begin_of_thought|> ...
     | <\|START_(?P<open5>THINKING)\|>  |  <\|END_(?P<close5>THINKING)\|>       # <|START_THINKING|> ...
-    | <\|(?P<open6>channel)>thought  |  <(?P<close6>channel)\|>               # <|channel>thought ... <channel|>
+    | <\|(?P<open6>channel)>thought  |  <(?P<close6>channel)\|>        # <|channel>thought ... <channel|>
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -78,7 +78,7 @@ def reply_of(text: str, marks: Marks = DEFAULT) -> str:
 def split_thought(text: str, marks: Marks = DEFAULT) -> Split:
     """(thought, reply, finished). A text without marks is its own reply. Linear in the length.
 
-    What precedes a closing mark without an opening one is thought: the opening one stood in the prompt. A mark
+    What precedes a closing mark without an opening one is thought: the opening one was in the prompt. A mark
     within quotes or backticks is spoken of, not used.
     """
     if marks.channels and "<|channel|>" in text:

@@ -21,6 +21,7 @@ from ske_models.method import LAYOUTS, METHODS, Layout
 from ske_models.pipeline import MAX_IN_FLIGHT, Pipeline
 from ske_models.prompts import load as load_prompts
 from ske_models.records import Engine, Settings
+from ske_models.reply import marks_of
 from ske_models.store import Store, cache_folder
 
 DEFAULT_STORE = "default"  # a file in the cache folder, one per model
@@ -35,6 +36,7 @@ class Setup:
         "none" of its command line into None, so None must not mean the default.
     knowledge: a JSONL file with knowledge to use instead of prompting for it, or None.
     max_knowledge_toks: token limit of the knowledge step, or None for the prompt set's.
+    think: "default", "off" or two marks: what a thought is told by (ske_models/reply.py).
     Raises UserError for a value that is unknown or does not go with the others.
     """
 
@@ -46,6 +48,7 @@ class Setup:
         store: str | Path | None,
         knowledge: str | Path | None,
         max_knowledge_toks: int | None,
+        think: str | bool | None = "default",
     ) -> None:
         one_of("method", method, METHODS)
         one_of("layout", layout, LAYOUTS)
@@ -54,6 +57,7 @@ class Setup:
             raise UserError(
                 f"knowledge={knowledge}: method={method} has no knowledge step; use method=explicit"
             )
+        self.marks = marks_of(think)
         self.method = method
         self.layout = cast("Layout", layout)
         self.prompts = load_prompts(prompts)
@@ -88,6 +92,7 @@ class Setup:
             knowledge_limit=self.knowledge_limit,
             knowledge_file=self.knowledge_file,
             max_in_flight=max_in_flight,
+            marks=self.marks,
         )
 
 

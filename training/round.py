@@ -27,6 +27,7 @@ from rich.console import Console
 from ske_models import embedded
 from ske_models.errors import UserError
 from ske_models.files import read_json, write_json
+from ske_tasks.world import default_world
 from training import plan, recipe
 from training import stage as stages
 from training.run_folder import Run
@@ -122,7 +123,7 @@ def _begin(run: Run) -> None:
     name = run.recipe.model.checkpoint or ""
     source = _download(name, run.recipe.model.revision) if name != "embedded" else embedded.path()
     if name == "embedded":
-        embedded.verify(source)
+        embedded.verify(source, default_world().hash)
     else:
         _check_chat(source)
     start.unlink(missing_ok=True)

@@ -36,7 +36,17 @@ from ske_models.prompts import load as load_prompts
 from ske_models.records import Answer, Item, StepCounts, StepOutput
 from ske_models.setup import DEFAULT_STORE, Setup
 
-OURS = ("backend", "method", "prompts", "layout", "store", "knowledge", "max_knowledge_toks", "window")
+OURS = (
+    "backend",
+    "method",
+    "prompts",
+    "layout",
+    "store",
+    "knowledge",
+    "max_knowledge_toks",
+    "window",
+    "think",
+)
 
 
 class ChatStr(str):
@@ -64,6 +74,8 @@ class SKEExplicitLM(LM):
     window: how many questions are in step 1 at a time; without it, 4,096. A backend that takes new requests
         while it runs (vLLM) is given as many of them as its KV cache holds, and is never empty in between;
         vLLM with data_parallel_size loads its engines for every call, and so gets all questions at once.
+    think: what a thought is told by, of models that think first (ske_models/reply.py): "default", "off", or
+        two marks, as in "<plan>...</plan>". A thought is not shown to step 2; the store keeps it.
 
     Raises UserError for whatever a user can get wrong, most of it before the model is loaded.
     """
@@ -78,6 +90,7 @@ class SKEExplicitLM(LM):
         knowledge: str | None = None,
         max_knowledge_toks: int | None = None,
         window: int | None = None,
+        think: str | bool | None = "default",
         **backend_args: Any,
     ) -> None:
         super().__init__()
@@ -86,7 +99,8 @@ class SKEExplicitLM(LM):
         at_least_one("window", window)
         self.embedded = not {"pretrained", "model"} & backend_args.keys()
         default_prompts = "world" if self.embedded else "default"
-        setup = Setup(method, layout, prompts or default_prompts, store, knowledge, max_knowledge_toks)
+        prompts = prompts or default_prompts
+        setup = Setup(method, layout, prompts, store, knowledge, max_knowledge_toks, think)
         if self.embedded:
             if setup.prompts.hash != load_prompts("world").hash:
                 raise UserError(
@@ -119,6 +133,7 @@ class SKEExplicitLM(LM):
             },
             window or (sys.maxsize if backend_args.get("data_parallel_size", 1) != 1 else MAX_IN_FLIGHT),
         )
+        self._worlds: set[str | None] = {None}  # of the questions so far, which the embedded model must know
         self.report: dict[str, Any] = {}
         self._lines: dict[str, dict[tuple, dict[str, Any]]] = {}  # of other people's tasks, by task
 
@@ -214,6 +229,9 @@ class SKEExplicitLM(LM):
     # From lm-eval's requests to questions and back ------------------------------------------------
 
     def _item(self, request: Instance, scored: bool = False) -> Item:
+        if self.embedded and request.doc.get("ske_world") not in self._worlds:
+            embedded.verify(embedded.path(), request.doc["ske_world"])
+            self._worlds.add(request.doc["ske_world"])
         settings = {} if scored else request.args[1]
         limit = _limit(json.dumps(settings, sort_keys=True), self.default_limit)
         if limit < 1:

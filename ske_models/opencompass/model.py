@@ -48,6 +48,8 @@ class SKEExplicit(BaseModel):
     max_reasoning_toks: token limit of an answer that reasons first (`cot`, `explicit`); a dataset's own
         `max_out_len` (50 for NQ) leaves no room for that, and holds only where it is larger.
     max_seq_len: handed to the inner model, if its config has none.
+    think: what a thought is told by, of models that think first (ske_models/reply.py): "default", "off", or
+        two marks, as in "<plan>...</plan>". A thought is not shown to step 2; the store keeps it.
 
     The entry's own `batch_size` is how many questions go through the steps at once. In the predictions
     of `cot` and `explicit` the last entry of `origin_prompt` has the role "SKE", the knowledge, and how
@@ -66,9 +68,10 @@ class SKEExplicit(BaseModel):
         max_knowledge_toks: int | None = None,
         max_reasoning_toks: int = 1024,
         max_seq_len: int | None = None,
+        think: str | bool | None = "default",
     ) -> None:
         at_least_one("max_reasoning_toks", max_reasoning_toks)
-        setup = Setup(method, layout, prompts, store, knowledge, max_knowledge_toks)
+        setup = Setup(method, layout, prompts, store, knowledge, max_knowledge_toks, think)
         if str(llm.get("path")) == str(embedded.FOLDER / "M0"):
             embedded.verify(embedded.path("M0"))
         if max_seq_len is not None and llm.get("max_seq_len") is None:

@@ -15,8 +15,14 @@ from opencompass.datasets.base import BaseDataset
 from opencompass.openicl.icl_evaluator import BaseEvaluator
 from opencompass.registry import ICL_EVALUATORS, LOAD_DATASET
 
+from ske_models import embedded
 from ske_tasks.world import default_world, oracle, questions
 from ske_tasks.world.task import MULTI_HOP, SIZES, to_doc
+
+
+def require_its_model() -> None:
+    """Raises UserError if the embedded model has read about another world than that of SKE_WORLD_SEED."""
+    embedded.verify(embedded.path(), default_world().hash)
 
 
 @LOAD_DATASET.register_module()

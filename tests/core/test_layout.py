@@ -26,7 +26,7 @@ CORE = [name for name in CORE if name not in NOT_CORE | {"ske_models.embedded", 
 
 
 def statements(tree: ast.AST, everywhere: bool) -> Iterator[ast.stmt]:
-    """The import statements of a module: those of its functions too, or only what runs when it is imported."""
+    """The import statements of a module: all, or only those that run when it is imported."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             yield node

@@ -106,7 +106,7 @@ def test_a_checkpoint_of_another_world_is_refused_in_one_line(tmp_path, what):
     with pytest.raises(
         UserError, match=f"made for {what} 0123456789abcdef, but {what} [0-9a-f]{{16}}"
     ) as error:
-        embedded.verify(tmp_path)
+        embedded.verify(tmp_path, default_world().hash)
     assert "\n" not in str(error.value)
 
 
