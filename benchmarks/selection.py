@@ -8,9 +8,9 @@ All arms of a seed share round 1. From round 2 on:
     self       the recipe as it is: the model scores its own texts, and is trained on those >= 8
     oracle     TinyWorld's oracle scores them instead
     random     as many as `self` would keep, drawn blindly
-    none       everything is kept
+    none       everything is selected
     unwritten  nothing self-written: the judge's scorings and the general data only
-    cot        what `self` kept, trained as CoT texts (in round 1, too)
+    cot        what `self` selected, trained as CoT texts (in round 1, too)
 
 M0 to M4 of `self` also answer questions in words that nothing trained on has (`ske_world_held_out`).
 
@@ -35,7 +35,7 @@ from ske_models.files import read_json, read_jsonl, write_json
 from ske_tasks.intervals import Interval, interval
 from training import launch, recipe
 from training import stage as stages
-from training.run_folder import Run
+from training.run_folder import RunFolder
 from training.stages import evaluate as evaluation
 
 ROOT = Path(__file__).parent.parent
@@ -81,7 +81,7 @@ def run_arm(arm: str, seed: int, folder: Path, task: str) -> None:
         script = str(ROOT / "training" / "round.py")
         _process([sys.executable, script, "--recipe", str(file), "--run", str(here)], here)
     else:
-        run = Run(here, recipe.load(str(file)))
+        run = RunFolder(here, recipe.load(str(file)))
         here.mkdir(parents=True, exist_ok=True)
         write_json(here / "recipe.json", run.recipe.model_dump(mode="json"))
         _copy(itself, here, arm)
@@ -90,31 +90,31 @@ def run_arm(arm: str, seed: int, folder: Path, task: str) -> None:
             for stage in stages.of_round(run, n):
                 wanted = stage.name not in given and (stage.name != "evaluate" or n == run.rounds)
                 if wanted and not stages.is_done(stage, run, n):
-                    own = [sys.executable, "-m", f"training.stages.{stage.module}", str(here), str(n)]
-                    _process(launch.command(run, n, stage) if stage.name == "sft" else own, here)
+                    own = [sys.executable, "-m", "training.stage", stage.name, str(here), str(n)]
+                    _process(launch.command(run, n, stage.name) if stage.trains else own, here)
     (here / "done").touch()
 
 
 def held_out(folder: Path, seed: int) -> None:
     """Every checkpoint of `self` on the held-out templates, by explicit."""
-    run = Run.open(folder / f"self-{seed}")
+    run = RunFolder.open(folder / f"self-{seed}")
     settings = run.recipe.evaluate.model_copy(
         update={"tasks": [HELD_OUT], "methods": ["explicit"], "limit": None}
     )
-    asked = Run(run.folder, run.recipe.model_copy(update={"evaluate": settings}))
+    asked = RunFolder(run.path, run.recipe.model_copy(update={"evaluate": settings}))
     for k in range(run.rounds + 1):
         evaluation.run(asked, k)
 
 
 def _copy(itself: Path, here: Path, arm: str) -> None:
-    """What an arm shares with `self`: M0, and round 1 with M1, or (cot) what was kept in every round."""
+    """What an arm shares with `self`: M0, and round 1 with M1, or (cot) what was selected in every round."""
     if not (here / "M0").exists():
         shutil.copytree(itself / "M0", here / "M0")
     if arm == "cot":
-        for kept in itself.glob("round*/*.jsonl"):
-            if kept.stem in ("questions", "written", "scores", "kept"):
-                (here / kept.parent.name).mkdir(exist_ok=True)
-                shutil.copy2(kept, here / kept.parent.name)
+        for file in itself.glob("round*/*.jsonl"):
+            if file.stem in ("questions", "written", "scores", "selected"):
+                (here / file.parent.name).mkdir(exist_ok=True)
+                shutil.copy2(file, here / file.parent.name)
     elif not (here / "M1").exists():
         shutil.copytree(itself / "round1", here / "round1", dirs_exist_ok=True)
         shutil.copytree(itself / "M1", here / "M1")

@@ -3,11 +3,10 @@
     python benchmarks/sft.py                                      # TinyWorld: its recipe, model and chats
     python benchmarks/sft.py --recipe paper --model ORG/NAME --data ORG/CHATS --column messages    # on a GPU
 
-Ours are the settings that a recipe trains with, through the functions of training/stages/sft.py. TRL's are those of
-`SFTConfig()`, but for what decides what is learned (examples a step, learning rate, longest example). Between
-the two: ours with one setting of TRL's each. Every run trains a few steps of its own epoch's order; tokens
-are counted without padding, and the time is that of `trainer.train()`.
-"""
+Ours are the settings that a recipe trains with, through the functions of training/trainer.py. TRL's are those
+of `SFTConfig()`, but for what decides what is learned (examples a step, learning rate, longest example).
+Between the two: ours with one setting of TRL's each. Every run trains a few steps of its own epoch's order;
+tokens are counted without padding, and the time is that of `trainer.train()`."""
 
 from __future__ import annotations
 
@@ -35,9 +34,9 @@ from training import recipe
 from training.data import sources
 from training.data.examples import encode, end_of_turn, order
 from training.recipe import Sft
-from training.run_folder import Run
+from training.run_folder import RunFolder
 from training.stages.mix import world_chats
-from training.stages.sft import arguments, examples, load_model, on_cpu
+from training.trainer import arguments, examples, load_model, on_cpu
 
 TRL, OURS = "TRL's defaults", "ours"
 TRL_BATCH = SFTConfig.__dataclass_fields__["per_device_train_batch_size"].default
@@ -93,7 +92,7 @@ def train(trainer: SFTTrainer, prepared: float) -> Trained:
 def ours(
     model: str, tokenizer: PreTrainedTokenizerBase, rows: Rows, sft: Sft, steps: int, turn: int, work: Path
 ) -> Trained:
-    """`steps` steps of an epoch as `training.stages.sft.run` trains it."""
+    """`steps` steps of an epoch as `training.trainer.train` trains it."""
     config, network = arguments(sft, work, turn), load_model(model, None, sft)
     began = time.perf_counter()
     dataset, _ = examples(tokenizer, end_of_turn(tokenizer), rows, sft, str(turn))
@@ -175,7 +174,7 @@ def main() -> None:
         chats, _ = sources.chats(args.data, None, "train", args.column, args.rows)
         rows = [{"prompt": chat[:-1], "completion": chat[-1:]} for chat in chats]
     else:
-        found = world_chats(Run(Path(), chosen), args.rows, "sft")
+        found = world_chats(RunFolder(Path(), chosen), args.rows, "sft")
         rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in found]
     lengths = [len(ids) for ids, _ in encode(tokenizer, end_of_turn(tokenizer), rows)]
     rows = [row for row, length in zip(rows, lengths, strict=True) if length <= sft.max_length]

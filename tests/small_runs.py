@@ -21,7 +21,7 @@ from training.recipe import FOLDER
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "training" / "round.py"
 CHECKPOINT = "embedded"
-TEXTS = ("questions", "dropped", "written", "scores", "kept", "sft")  # the JSONL files of a round
+TEXTS = ("questions", "dropped", "written", "scores", "selected", "sft")  # the JSONL files of a round
 STAGES = ("questions", "synthesize", "judge", "select", "mix", "sft")
 
 
@@ -91,7 +91,7 @@ def command(
 def module(name: str, *args: object, **extra: str) -> subprocess.CompletedProcess[str]:
     """A stage by its own command, to its end."""
     return subprocess.run(
-        [sys.executable, "-m", f"training.stages.{name}", *map(str, args)],
+        [sys.executable, "-m", "training.stage", name, *map(str, args)],
         env=environment(**extra),
         cwd=ROOT,
         capture_output=True,

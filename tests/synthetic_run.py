@@ -14,7 +14,7 @@ import yaml
 
 from ske_models.files import write_json, write_jsonl
 from training.recipe import FOLDER
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 Row = dict[str, Any]
 # the share of right answers of made-up M0 ... M4
@@ -26,12 +26,14 @@ SHARES = {
 STAGES = ("questions", "synthesize", "judge", "select", "mix", "sft")
 
 
-def make(folder: Path, rounds_done: int = 4, tasks: tuple[str, ...] = ("made_up",), items: int = 40) -> Run:
+def make(
+    folder: Path, rounds_done: int = 4, tasks: tuple[str, ...] = ("made_up",), items: int = 40
+) -> RunFolder:
     """M0 ... M`rounds_done` evaluated, of 4 rounds; a quarter of the items is about one of 10 people."""
     recipe = yaml.safe_load((FOLDER / "world.yaml").read_text(encoding="utf-8"))
     recipe |= {"name": "made-up", "evaluate": {"tasks": list(tasks)}}
     write_json(folder / "recipe.json", recipe)
-    run = Run.open(folder)
+    run = RunFolder.open(folder)
     for n in range(1, rounds_done + 1):
         _round(run, n)
     for k in range(rounds_done + 1):
@@ -42,7 +44,7 @@ def make(folder: Path, rounds_done: int = 4, tasks: tuple[str, ...] = ("made_up"
     return run
 
 
-def evaluated(run: Run, k: int, task: str, method: str, share: float, items: int) -> None:
+def evaluated(run: RunFolder, k: int, task: str, method: str, share: float, items: int) -> None:
     """One evaluation; the same items every time."""
     rng = random.Random(f"{task}-{method}-{k}")
     rows: list[Row] = []
@@ -80,7 +82,7 @@ def evaluated(run: Run, k: int, task: str, method: str, share: float, items: int
     )
 
 
-def record(run: Run, n: int, stage: str, seconds: float, counts: Row) -> None:
+def record(run: RunFolder, n: int, stage: str, seconds: float, counts: Row) -> None:
     """The record of a stage that is done."""
     write_json(
         run.round(n) / f"{stage}.json",
@@ -97,9 +99,9 @@ def record(run: Run, n: int, stage: str, seconds: float, counts: Row) -> None:
     )
 
 
-def _round(run: Run, n: int) -> None:
+def _round(run: RunFolder, n: int) -> None:
     rng = random.Random(n)
-    written, scores, kept = [], [], []
+    written, scores, selected = [], [], []
     for i in range(30):
         for sample in range(2):
             row: Row = {"id": f"q{i}", "sample": sample, "question": f"Question {i} of round {n}?"}
@@ -113,18 +115,23 @@ def _round(run: Run, n: int) -> None:
                 verdict = f"Critique {i}-{sample}. Score: {score}" if score else "I am not sure."
                 scores.append({**row, "kind": kind, "score": score, "verdict": verdict, "attempts": 1})
             if all(score is not None and score >= 8 for score in pair):
-                kept.append({**row, "scores": dict(zip(("knowledge", "reasoning"), pair, strict=True))})
+                selected.append({**row, "scores": dict(zip(("knowledge", "reasoning"), pair, strict=True))})
     folder = run.round(n)
     write_jsonl(folder / "written.jsonl", written)
     write_jsonl(folder / "scores.jsonl", scores)
-    write_jsonl(folder / "selected.jsonl", kept)
+    write_jsonl(folder / "selected.jsonl", selected)
     for stage, seconds in zip(STAGES, (0.4, 11.0, 9.5, 0.3, 0.2, 31.0), strict=True):
-        record(run, n, stage, seconds * (2 if n == 1 else 1), _counts(stage, n, scores, len(kept)))
+        record(run, n, stage, seconds * (2 if n == 1 else 1), _counts(stage, n, scores, len(selected)))
 
 
-def _counts(stage: str, n: int, scores: list[Row], kept: int) -> Row:
+def _counts(stage: str, n: int, scores: list[Row], selected: int) -> Row:
     if stage == "mix":
-        kinds = {"knowledge": kept, "reasoning": kept, "scoring_knowledge": 17, "scoring_reasoning": 13}
+        kinds = {
+            "knowledge": selected,
+            "reasoning": selected,
+            "scoring_knowledge": 17,
+            "scoring_reasoning": 13,
+        }
         kinds["general"] = 1_023
         return {
             "kinds": {kind: {"examples": n} for kind, n in kinds.items()},
@@ -141,13 +148,13 @@ def _counts(stage: str, n: int, scores: list[Row], kept: int) -> Row:
         "scored": 60 - by_kind["knowledge"].count(None),
         "unscored": by_kind["knowledge"].count(None),
         "equal": 0,
-        "passed": kept,
+        "passed": selected,
         "passed_equal": 0,
-        "share_passed": kept / (60 - by_kind["knowledge"].count(None)),
+        "share_passed": selected / (60 - by_kind["knowledge"].count(None)),
         "dropped_by_quota": 0,
         "questions": 30,
-        "questions_kept": 18,
-        "kept": kept,
+        "questions_selected": 18,
+        "selected": selected,
         "by": "score",
         "threshold": 8,
         "histogram": histogram,
@@ -155,7 +162,7 @@ def _counts(stage: str, n: int, scores: list[Row], kept: int) -> Row:
         "truth": {
             "all": {"n": 60, "base_rate": 0.4 + n / 10, "precision": 0.8 + n / 25, "recall": 0.9},
             "distinct": {"n": 44, "base_rate": 0.3 + n / 10, "precision": 0.7 + n / 25, "recall": 0.85},
-            "kept": {"n": kept, "right": kept - 3},
+            "selected": {"n": selected, "right": selected - 3},
         },
         "agreement": {
             kind: [[10, 10, 30 + n], [10, 5, 6], [5, 5, 9], [2, 2, 5], [2, 5, 3], [7, 7, 5]]

@@ -1,8 +1,8 @@
 """Where a checkpoint comes from: lineage.json, its model card, and both on the hub.
 
 from training import card
-card.write(run, 1)                   # RUN/M1/README.md anew, with the results that there are by now
-card.push(run, 1, "org/ske-world")   # org/ske-world-M1, and its data to org/ske-world-data
+card.write(folder, 1)                   # RUN/M1/README.md anew, with the results that there are by now
+card.push(folder, 1, "org/ske-world")   # org/ske-world-M1, and its data to org/ske-world-data
 """
 
 from __future__ import annotations
@@ -16,52 +16,52 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, get_tok
 from huggingface_hub.errors import HFValidationError, HTTPError
 
 from ske_models.errors import UserError
-from ske_models.files import file_digest, read_json, write_json
+from ske_models.files import file_digest, read_json, write_json, write_text
 from training.launch import settings
-from training.run_folder import Run
-from training.stage import versions
+from training.run_folder import RunFolder
+from training.versions import versions
 
 LINEAGE = "lineage.json"
 ROOT = Path(__file__).resolve().parent.parent
-DATA = ("questions", "dropped", "written", "scores", "kept", "sft")  # files of a round
+DATA = ("questions", "dropped", "written", "scores", "selected", "sft")  # files of a round
 
 
-def parent(run: Run, n: int) -> tuple[str, str | None]:
+def parent(folder: RunFolder, n: int) -> tuple[str, str | None]:
     """(folder or hub name, revision) of the checkpoint that M`n` is trained from.
 
     Raises UserError if it is a folder of this run that has no model in it.
     """
     if n == 0:
-        base = run.recipe.model.base
+        base = folder.recipe.model.base
         assert base is not None
         return base.checkpoint, base.revision
-    folder = run.checkpoint(run.start(n))
-    if not (folder / "config.json").is_file():
-        raise UserError(f"round {n}, sft: {folder} has no checkpoint in it; make M{run.start(n)} first")
-    return str(folder), None
+    start = folder.checkpoint(folder.start(n))
+    if not (start / "config.json").is_file():
+        raise UserError(f"round {n}, sft: {start} has no checkpoint in it; make {start.name} first")
+    return str(start), None
 
 
-def write_lineage(run: Run, n: int, folder: Path, training: dict[str, Any]) -> None:
-    """`folder`/lineage.json: all that M`n` follows from. training: the counts of the stage `sft`.
+def write_lineage(folder: RunFolder, n: int, target: Path, training: dict[str, Any]) -> None:
+    """`target`/lineage.json: all that M`n` follows from. training: the counts of the stage `sft`.
 
     It holds no time and no result, so the same run writes the same bytes.
     """
-    recipe, sft = run.recipe, settings(run, n)
-    mix = run.round(n) / "mix.json"
+    recipe, sft = folder.recipe, settings(folder, n)
+    mix = folder.round(n) / "mix.json"
     write_json(
-        folder / LINEAGE,
+        target / LINEAGE,
         {
             "checkpoint": f"M{n}",
-            "parent": _origin(run, n),
+            "parent": _origin(folder, n),
             "recipe": {"name": recipe.name, "hash": recipe.hash},
-            "prompts": {"name": recipe.prompts, "hash": run.prompts.hash, "layout": recipe.layout},
+            "prompts": {"name": recipe.prompts, "hash": folder.prompts.hash, "layout": recipe.layout},
             "seed": recipe.seed,
             "data": {
-                "sft.jsonl": file_digest(run.round(n) / "sft.jsonl"),
+                "sft.jsonl": file_digest(folder.round(n) / "sft.jsonl"),
                 "examples": read_json(mix)["counts"]["kinds"] if mix.is_file() else {},
             },
-            "select": run.select(n).model_dump(mode="json") if n else None,
-            "judge": _judge(run, n) if n else None,
+            "select": folder.select(n).model_dump(mode="json") if n else None,
+            "judge": _judge(folder, n) if n else None,
             "sft": sft.model_dump(mode="json"),
             "training": training,
             "versions": versions(),
@@ -75,13 +75,13 @@ def read_lineage(folder: Path) -> dict[str, Any]:
     return read_json(folder / LINEAGE)
 
 
-def write(run: Run, n: int, folder: Path | None = None) -> None:
+def write(folder: RunFolder, n: int, target: Path | None = None) -> None:
     """The model card of M`n` with its results so far. A checkpoint that no run made keeps the card it has."""
-    folder = folder or run.checkpoint(n)
-    if not (folder / LINEAGE).is_file():
+    target = target or folder.checkpoint(n)
+    if not (target / LINEAGE).is_file():
         return
-    made = read_lineage(folder)
-    license_ = _license(run.checkpoint(run.start(n)) if n else None)
+    made = read_lineage(target)
+    license_ = _license(folder.checkpoint(folder.start(n)) if n else None)
     data = ModelCardData(
         model_name=f"{made['recipe']['name']}-M{n}",
         license=license_,
@@ -89,36 +89,34 @@ def write(run: Run, n: int, folder: Path | None = None) -> None:
         pipeline_tag="text-generation",
         tags=["ske-learn", "self-training"],
         base_model=made["parent"].get("repo"),
-        eval_results=_results(run, n) or None,
+        eval_results=_results(folder, n) or None,
         ignore_metadata_errors=True,
     )
     text = f"---\n{data.to_yaml()}\n---\n\n{_text(made, n)}"
-    new = folder / ".README.md"
-    new.write_text(text, encoding="utf-8")
-    new.replace(folder / "README.md")
+    write_text(target / "README.md", text)
 
 
-def push(run: Run, n: int, name: str) -> None:
+def push(folder: RunFolder, n: int, name: str) -> None:
     """Uploads M`n` to the private repository NAME-M`n`, and the files of round `n` to the dataset NAME-data.
 
     The token is the one that huggingface_hub finds itself (HF_TOKEN, or `hf auth login`).
     Raises UserError: there is none, no checkpoint, or the upload fails; what has arrived is not sent again.
     """
-    folder = run.checkpoint(n)
-    if not (folder / LINEAGE).is_file():
-        raise UserError(f"--push {name}: {folder} is not there yet; finish round {n} first")
+    checkpoint = folder.checkpoint(n)
+    if not (checkpoint / LINEAGE).is_file():
+        raise UserError(f"--push {name}: {checkpoint} is not there yet; finish round {n} first")
     if get_token() is None:
         raise UserError(f"--push {name}: no token for the hub; run `hf auth login`, or set HF_TOKEN")
     api, model, data = HfApi(), f"{name}-M{n}", f"{name}-data"
     files = [f"round{n}/{file}.jsonl" for file in DATA] + ["recipe.json", f"results/M{n}/*"]
     try:
         api.create_repo(model, private=True, exist_ok=True)
-        api.upload_folder(repo_id=model, folder_path=folder, commit_message=f"M{n}")
+        api.upload_folder(repo_id=model, folder_path=checkpoint, commit_message=f"M{n}")
         api.create_repo(data, repo_type="dataset", private=True, exist_ok=True)
         api.upload_folder(
             repo_id=data,
             repo_type="dataset",
-            folder_path=run.folder,
+            folder_path=folder.path,
             allow_patterns=files,
             commit_message=f"Round {n}",
         )
@@ -129,20 +127,20 @@ def push(run: Run, n: int, name: str) -> None:
         raise UserError(f"--push {name}: the upload failed: {reason}; give the same command again") from error
 
 
-def _origin(run: Run, n: int) -> dict[str, Any]:
+def _origin(folder: RunFolder, n: int) -> dict[str, Any]:
     """The parent by name, and by the content of its weights or its commit."""
-    where, revision = parent(run, n)
-    folder = Path(where)
-    found: dict[str, Any] = {"name": f"M{run.start(n)}" if n else where}
-    source = run.recipe.model.checkpoint if n and run.start(n) == 0 else None if n else where
+    where, revision = parent(folder, n)
+    source_folder = Path(where)
+    found: dict[str, Any] = {"name": f"M{folder.start(n)}" if n else where}
+    source = folder.recipe.model.checkpoint if n and folder.start(n) == 0 else None if n else where
     if source and not Path(source).expanduser().is_dir() and source != "embedded":
         found["repo"] = source
-        real = folder.resolve()
+        real = source_folder.resolve()
         found["commit"] = real.name if real.parent.name == "snapshots" else revision
     elif source:
         found["from"] = "embedded" if source == "embedded" else Path(source).name
-    if folder.is_dir():
-        found["sha256"] = _content(folder)
+    if source_folder.is_dir():
+        found["sha256"] = _content(source_folder)
     return found
 
 
@@ -156,12 +154,12 @@ def _content(folder: Path) -> str:
     return sha.hexdigest()
 
 
-def _judge(run: Run, n: int) -> dict[str, Any]:
+def _judge(folder: RunFolder, n: int) -> dict[str, Any]:
     """Who scored the texts of round `n`, and whose scorings are in the SFT set."""
-    judge = run.recipe.judge
+    judge = folder.recipe.judge
     named = {"kind": judge.kind, "model": judge.model} if judge.kind == "openai" else {"kind": judge.kind}
-    if run.settings(n).judge == "self":
-        return {"kind": "self", "model": f"M{run.writer(n)}", "scorings": named}
+    if folder.settings(n).judge == "self":
+        return {"kind": "self", "model": f"M{folder.writer(n)}", "scorings": named}
     return named
 
 
@@ -183,9 +181,9 @@ def _license(folder: Path | None) -> str | None:
     return ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data.license
 
 
-def _results(run: Run, n: int) -> list[EvalResult]:
+def _results(folder: RunFolder, n: int) -> list[EvalResult]:
     """The accuracies in RUN/results/M{n}, as `model-index` has them."""
-    files = [file for file in sorted(run.results(n).glob("*.json")) if not file.name.startswith(".")]
+    files = [file for file in sorted(folder.results(n).glob("*.json")) if not file.name.startswith(".")]
     return [
         EvalResult(
             task_type="text-generation",

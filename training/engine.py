@@ -1,7 +1,7 @@
 """A checkpoint of a run as the engine that writes its texts: any of lm-eval's backends.
 
     from training.engine import load_engine
-    engine = load_engine(run, 1)[0]                       # M1
+    engine = load_engine(folder, 1)[0]                       # M1
     settings = engine.settings(256, "synthesize", 2, 0)   # right before the call that they are for
 
 A model behind an API is asked for by the name of its checkpoint, unless `generation.args` has a `model`, so
@@ -24,7 +24,7 @@ from ske_models.errors import UserError, one_of
 from ske_models.fingerprint import NOT_IDENTITY, digest, weights
 from ske_models.lm_eval.engine import LMEvalEngine, backend_class, load
 from training.recipe import Recipe
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 TRANSFORMERS = ("hf", "hf-auto", "huggingface")  # lm-eval's names of one class, which takes 3 s to import
 
@@ -62,7 +62,7 @@ class CheckpointEngine(LMEvalEngine):
         return common | {"do_sample": True, "top_p": 1.0, "seed": seed}
 
 
-def load_engine(run: Run, n: int) -> list[CheckpointEngine]:
+def load_engine(folder: RunFolder, n: int) -> list[CheckpointEngine]:
     """Engines with M`n` in them, to be used side by side: as many as there are endpoints, else a single one.
 
     Each engine uses all endpoints, with its share of the prompts that a server has at a time: so a server
@@ -70,26 +70,26 @@ def load_engine(run: Run, n: int) -> list[CheckpointEngine]:
     Raises UserError: no such checkpoint or backend, no chat template, an argument that the backend does not
     know, endpoints for a backend that has none or none for one that needs them.
     """
-    generation = run.recipe.generation
+    generation = folder.recipe.generation
     one_of("generation.backend", generation.backend, sorted(set(model_registry) - {"ske_explicit"}))
     model_class = backend_class(generation.backend)
     args = dict(generation.args)
     if not issubclass(model_class, TemplateAPI):
-        folder = run.checkpoint(n)
+        checkpoint = folder.checkpoint(n)
         if generation.endpoints:
             raise UserError(
                 f"generation.endpoints: backend {generation.backend} loads the model itself; remove them, or "
                 "use backend: local-chat-completions"
             )
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{folder}: no checkpoint; it is made by round {n}")
+        if not (checkpoint / "config.json").is_file():
+            raise UserError(f"{checkpoint}: no checkpoint; it is made by round {n}")
         if generation.backend == "vllm":
             args.setdefault("batch_size", "auto")  # lm-eval's default of 1 sends one prompt at a time
-        args["pretrained"] = str(folder)
+        args["pretrained"] = str(checkpoint)
         inner = load(model_class, generation.backend, args, ())
         if inner.chat_template(True) is None:
-            raise UserError(f"{folder}: has no chat template; start from a chat model")
-        return [CheckpointEngine(inner, run.recipe, str(folder))]
+            raise UserError(f"{checkpoint}: has no chat template; start from a chat model")
+        return [CheckpointEngine(inner, folder.recipe, str(checkpoint))]
     if not generation.endpoints:
         raise UserError(
             f"generation.endpoints: backend {generation.backend} needs at least one, as in "
@@ -100,24 +100,26 @@ def load_engine(run: Run, n: int) -> list[CheckpointEngine]:
     args["num_concurrent"] = max(concurrent // len(generation.endpoints), 1)
     args["base_url"] = where = ";".join(generation.endpoints)
     return [
-        CheckpointEngine(load(model_class, generation.backend, args, ()), run.recipe, where)
+        CheckpointEngine(load(model_class, generation.backend, args, ()), folder.recipe, where)
         for _ in generation.endpoints
     ]
 
 
-def identity(run: Run, n: int) -> dict[str, Any]:
+def identity(folder: RunFolder, n: int) -> dict[str, Any]:
     """What the texts of M`n` follow from, for the key of their parts: model, settings, prompts; no address.
 
     The examples of few-shot prompts are left out: whoever shows them adds their hash.
     """
-    generation = run.recipe.generation.model_dump(mode="json", exclude={"endpoints", "args", "shots"})
-    args = {name: value for name, value in run.recipe.generation.args.items() if name not in NOT_IDENTITY}
-    folder = run.checkpoint(n)
+    generation = folder.recipe.generation.model_dump(mode="json", exclude={"endpoints", "args", "shots"})
+    args = {name: value for name, value in folder.recipe.generation.args.items() if name not in NOT_IDENTITY}
+    checkpoint = folder.checkpoint(n)
     return {
         "checkpoint": f"M{n}",
-        "weights": weights(str(folder)) if folder.is_dir() else None,  # a server may have the only copy
+        "weights": weights(str(checkpoint))
+        if checkpoint.is_dir()
+        else None,  # a server may have the only copy
         "generation": generation | {"args": args},
-        "prompts": run.prompts.hash,
-        "layout": run.recipe.layout,
-        "seed": run.recipe.seed,
+        "prompts": folder.prompts.hash,
+        "layout": folder.recipe.layout,
+        "seed": folder.recipe.seed,
     }

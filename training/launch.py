@@ -1,38 +1,36 @@
 """How the training of a round is started: a process of its own, or several under `accelerate launch`.
 
-    accelerate launch --config_file training/recipes/accelerate/fsdp2.yaml -m training.stages.sft runs/paper 1
+    accelerate launch --config_file training/recipes/accelerate/fsdp2.yaml -m training.stage sft runs/paper 1
 
 from training.launch import command
-command(run, 1, stage)
+command(folder, 1, stage)
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ske_models.errors import UserError
 from training.recipe import FOLDER, Sft
-from training.run_folder import Run
-
-if TYPE_CHECKING:
-    from training.stage import Stage
+from training.run_folder import RunFolder
 
 
-def settings(run: Run, n: int) -> Sft:
+def settings(folder: RunFolder, n: int) -> Sft:
     """How round `n` trains: the recipe's `sft` with the round's own epochs, learning rate and warm-up."""
     if n == 0:
-        assert run.recipe.model.base is not None  # round 0 is only there to make M0 from it
-        return run.recipe.model.base.sft
-    own = run.settings(n).model_dump(include={"epochs", "learning_rate", "warmup_steps"}, exclude_none=True)
-    return run.recipe.sft.model_copy(update=own)
+        assert folder.recipe.model.base is not None  # round 0 is only there to make M0 from it
+        return folder.recipe.model.base.sft
+    own = folder.settings(n).model_dump(
+        include={"epochs", "learning_rate", "warmup_steps"}, exclude_none=True
+    )
+    return folder.recipe.sft.model_copy(update=own)
 
 
-def command(run: Run, n: int, stage: Stage) -> list[str]:
+def command(folder: RunFolder, n: int, stage: str) -> list[str]:
     """The command line of a stage that trains. Raises UserError if the accelerate config is missing."""
-    sft = settings(run, n)
-    module = ["-m", f"training.stages.{stage.module}", str(run.folder), str(n)]
+    sft = settings(folder, n)
+    module = ["-m", "training.stage", stage, str(folder.path), str(n)]
     if sft.accelerate is None:
         return [sys.executable, *module]
     start = [sys.executable, "-m", "accelerate.commands.launch"]

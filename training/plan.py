@@ -18,65 +18,66 @@ from ske_models import embedded
 from ske_models.files import read_json
 from training import stage as stages
 from training.recipe import WorldJudge
-from training.run_folder import Run
+from training.run_folder import RunFolder
+from training.stages import base
 
 SKIPPED = {"agreement", "histogram", "truth", "warnings"}  # the report shows them
 
 
-def show(run: Run, rounds: Iterable[int]) -> None:
+def show(folder: RunFolder, rounds: Iterable[int]) -> None:
     """Prints counts, estimated tokens, judge cost and checkpoint sizes; loads no model."""
     from training.stages import judge, synthesize
 
-    table = Table(title=f"recipe {run.recipe.name} ({run.recipe.hash}), in {run.folder}")
+    table = Table(title=f"recipe {folder.recipe.name} ({folder.recipe.hash}), in {folder.path}")
     for column in ("round", "questions", "texts", "tokens at most", "verdicts", "judged by", "judge tokens"):
         table.add_column(column, justify="left" if column in ("round", "judged by") else "right")
     for column in ("judge cost", "SFT examples at most", "steps at most"):
         table.add_column(column, justify="right")
-    analysis = judge.estimate_texts(run.recipe, _analysed(run), False)
+    analysis = judge.estimate_texts(folder.recipe, _analysed(folder), False)
     total = analysis["usd"] or 0.0
     for n in rounds:
-        written, judged = synthesize.estimate(run.recipe, n), judge.estimate(run.recipe, n)
-        settings = run.settings(n)
+        written, judged = synthesize.estimate(folder.recipe, n), judge.estimate(folder.recipe, n)
+        settings = folder.settings(n)
         limits = settings.mix.model_dump(exclude={"kept_as"})
-        kept = run.select(n).per_question or run.recipe.generation.samples
+        kept = folder.select(n).per_question or folder.recipe.generation.samples
         most = {"knowledge": settings.questions * kept, "reasoning": settings.questions * kept}
-        first = run.settings(1).questions * run.recipe.generation.samples
+        first = folder.settings(1).questions * folder.recipe.generation.samples
         most |= {"scoring_knowledge": first, "scoring_reasoning": first}
         examples = sum(
             min(limit, most.get(kind, limit)) if limit is not None else most.get(kind, 0)
             for kind, limit in limits.items()
         )
-        epochs = settings.epochs or run.recipe.sft.epochs
+        epochs = settings.epochs or folder.recipe.sft.epochs
         cost = judged.get("usd")
         total += cost or 0.0
         table.add_row(
-            f"{n}: M{run.start(n)} to M{n}",
+            f"{n}: M{folder.start(n)} to M{n}",
             f"{settings.questions:,}",
             f"{written['texts']:,}",
             f"{written['output_tokens_at_most']:,}",
             f"{judged['verdicts']:,}",
-            f"M{run.writer(n)} itself" if settings.judge == "self" else run.recipe.judge.kind,
+            f"M{folder.writer(n)} itself" if settings.judge == "self" else folder.recipe.judge.kind,
             f"{judged['input_tokens'] + judged['output_tokens']:,}",
             "-" if cost is None else f"${cost:,.2f}",
             f"{examples:,}",
-            f"{-(-examples // run.recipe.sft.batch) * epochs:,}",
+            f"{-(-examples // folder.recipe.sft.batch) * epochs:,}",
         )
     console = Console()
     console.print(table)
-    size = _bytes(run)
+    size = _bytes(folder)
     console.print(
-        f"checkpoints: {run.rounds}, "
+        f"checkpoints: {folder.rounds}, "
         + (f"{size / 1e9:.3f} GB each" if size else "of a size that cannot be had without the network"),
         highlight=False,
     )
     console.print(
-        f"evaluation: {len(run.recipe.evaluate.tasks)} tasks x {len(run.recipe.evaluate.methods)} methods x "
-        f"{run.rounds + 1} checkpoints",
+        f"evaluation: {len(folder.recipe.evaluate.tasks)} tasks x "
+        f"{len(folder.recipe.evaluate.methods)} methods x {folder.rounds + 1} checkpoints",
         highlight=False,
     )
     tokens = analysis["input_tokens"] + analysis["output_tokens"]
     console.print(
-        f"analysis: {analysis['verdicts']:,} verdicts by {run.recipe.judge.kind} at most"
+        f"analysis: {analysis['verdicts']:,} verdicts by {folder.recipe.judge.kind} at most"
         + (f", {tokens:,} tokens" if tokens else "")
         + ("" if analysis["usd"] is None else f", ${analysis['usd']:,.2f}"),
         highlight=False,
@@ -84,26 +85,26 @@ def show(run: Run, rounds: Iterable[int]) -> None:
     console.print(f"judge cost in all, at most: ${total:,.2f}", highlight=False)
 
 
-def _analysed(run: Run) -> int:
+def _analysed(folder: RunFolder) -> int:
     """The most texts that the analysis has judged: of every checkpoint and, for a judge that is a model, of
     every round that scored itself."""
-    recipe = run.recipe
+    recipe = folder.recipe
     explicit = len(recipe.evaluate.tasks) if "explicit" in recipe.evaluate.methods else 0
     themselves = sum(settings.judge == "self" for settings in recipe.rounds)
     by_a_model = not isinstance(recipe.judge, WorldJudge)
-    return recipe.analysis.items * (explicit * (run.rounds + 1) + by_a_model * themselves)
+    return recipe.analysis.items * (explicit * (folder.rounds + 1) + by_a_model * themselves)
 
 
-def status(run: Run) -> None:
+def status(folder: RunFolder) -> None:
     """Prints which stages are done."""
-    table = Table(title=f"{run.folder} (recipe {run.recipe.name}, {run.recipe.hash})")
+    table = Table(title=f"{folder.path} (recipe {folder.recipe.name}, {folder.recipe.hash})")
     table.add_column("round")
-    names = [stage.name for stage in (*stages.STAGES, stages.EVALUATE)]
+    names = [stage.name for stage in stages.STAGES if stage is not base.STAGE]
     for name in names:
         table.add_column(name, justify="center")
     left = 0
-    for n in range(run.rounds + 1):
-        done = {stage.name: stages.is_done(stage, run, n) for stage in stages.of_round(run, n)}
+    for n in range(folder.rounds + 1):
+        done = {stage.name: stages.is_done(stage, folder, n) for stage in stages.of_round(folder, n)}
         left += sum(not whole for whole in done.values())
         if "base" in done:  # M0 is made by SFT, too
             done["sft"] = done["base"]
@@ -129,13 +130,13 @@ def _short(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _bytes(run: Run) -> int | None:
+def _bytes(folder: RunFolder) -> int | None:
     """The size of a checkpoint on disk; None if it cannot be had without loading it."""
-    model = run.recipe.model
+    model = folder.recipe.model
     name = model.base.checkpoint if model.base else model.checkpoint
-    folder = embedded.path() if name == "embedded" else run.checkpoint(0)
-    if folder.is_dir():
-        return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    start = embedded.path() if name == "embedded" else folder.checkpoint(0)
+    if start.is_dir():
+        return sum(file.stat().st_size for file in start.glob("*.safetensors"))
     try:
         index = hf_hub_download(str(name), "model.safetensors.index.json", revision=model.revision)
     except (EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError):

@@ -5,8 +5,8 @@
     python training/round.py --recipe paper --dry-run            # counts, tokens, cost; loads no model
     python training/round.py --status
 
-Given again after any stop, it goes on where it was. The stages are listed in `training/stage.py`, a module
-each; what they write lies in the run's folder (`training/run_folder.py`), to be looked at, edited and gone on from.
+Given again after any stop, it continues. The stages are listed in `training/stage.py`, a file each; what they
+write lies in the run's folder (`training/run_folder.py`), to be looked at, edited and continued from.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ from ske_models import embedded
 from ske_models.errors import UserError
 from ske_models.files import read_json, write_json
 from ske_tasks.world import default_world
-from training import plan, recipe
+from training import launch, plan, recipe
 from training import stage as stages
-from training.run_folder import Run
-from training.stage import Stage
-from training.stages import judge
+from training.run_folder import RunFolder
+from training.stages import Stage, base, judge
 
 console = Console(stderr=True, highlight=False)
 PATIENCE = 20.0  # seconds; the stage of a killed command ends sooner
@@ -42,24 +41,24 @@ def main() -> None:
     """The command."""
     args = _arguments()
     wanted = recipe.load(args.recipe)
-    run = Run(args.run or Path("runs") / wanted.name, wanted)
-    rounds = _rounds(args.rounds, run.rounds)
+    folder = RunFolder(args.run or Path("runs") / wanted.name, wanted)
+    rounds = _rounds(args.rounds, folder.rounds)
     if args.until and args.until not in stages.BY_NAME:
         raise UserError(f"--until {args.until}: no stage; one of: {', '.join(stages.BY_NAME)}")
     if args.dry_run:
-        plan.show(run, rounds)
+        plan.show(folder, rounds)
         return
     if args.status:
-        plan.status(Run.open(run.folder))
+        plan.status(RunFolder.open(folder.path))
         return
-    with locked(run.folder):
-        _begin(run)
-        _go(run, rounds, args.until)
+    with locked(folder.path):
+        _begin(folder)
+        _go(folder, rounds, args.until)
     if args.push:
         from training import card
 
         for n in [0, *rounds] if wanted.model.base else rounds:
-            card.push(run, n, args.push)
+            card.push(folder, n, args.push)
 
 
 def _arguments() -> argparse.Namespace:
@@ -106,22 +105,22 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _begin(run: Run) -> None:
+def _begin(folder: RunFolder) -> None:
     """The recipe and M0 into the folder. What is done must have been done by this recipe.
 
     Raises UserError for what would stop the run hours later: no such prompt set, no key, no M0, or
     one without a chat template.
     """
-    judge.check(run.recipe)
-    for n in range(run.rounds + 1):
-        for stage in stages.of_round(run, n):
-            stages.is_done(stage, run, n)
-    write_json(run.folder / "recipe.json", run.recipe.model_dump(mode="json"))
-    start = run.checkpoint(0)
-    if run.recipe.model.base or (start / "config.json").is_file():
+    judge.check(folder.recipe)
+    for n in range(folder.rounds + 1):
+        for stage in stages.of_round(folder, n):
+            stages.is_done(stage, folder, n)
+    write_json(folder.path / "recipe.json", folder.recipe.model_dump(mode="json"))
+    start = folder.checkpoint(0)
+    if folder.recipe.model.base or (start / "config.json").is_file():
         return
-    name = run.recipe.model.checkpoint or ""
-    source = _download(name, run.recipe.model.revision) if name != "embedded" else embedded.path()
+    name = folder.recipe.model.checkpoint or ""
+    source = _download(name, folder.recipe.model.revision) if name != "embedded" else embedded.path()
     if name == "embedded":
         embedded.verify(source, default_world().hash)
     else:
@@ -159,44 +158,42 @@ def _download(name: str, revision: str | None) -> Path:
         raise UserError(f"model.checkpoint: {name}: no such folder, and not to be had: {reason}") from error
 
 
-def _go(run: Run, rounds: list[int], until: str | None) -> None:
-    if run.recipe.model.base or 1 in rounds:
-        for stage in stages.of_round(run, 0):
-            _do(stage, run, 0)
-            if stage.name == until == stages.BASE.name:
+def _go(folder: RunFolder, rounds: list[int], until: str | None) -> None:
+    if folder.recipe.model.base or 1 in rounds:
+        for stage in stages.of_round(folder, 0):
+            _do(stage, folder, 0)
+            if stage.name == until == base.STAGE.name:
                 console.print("stopped after base; without --until it goes on")
                 return
     for n in rounds:
-        for stage in stages.of_round(run, n):
-            _do(stage, run, n)
+        for stage in stages.of_round(folder, n):
+            _do(stage, folder, n)
             if stage.name == until and n == rounds[-1]:
                 console.print(f"stopped after {until} of round {n}; without --until it goes on")
                 return
-    if run.recipe.analysis.items:
-        _process([sys.executable, "-m", "training.reporting.analysis", str(run.folder)], "the analysis")
-    _process([sys.executable, "-m", "training.reporting.report", str(run.folder)], "the report")
+    if folder.recipe.analysis.items:
+        _process([sys.executable, "-m", "training.reporting.analysis", str(folder.path)], "the analysis")
+    _process([sys.executable, "-m", "training.reporting.report", str(folder.path)], "the report")
 
 
-def _do(stage: Stage, run: Run, n: int) -> None:
+def _do(stage: Stage, folder: RunFolder, n: int) -> None:
     name = f"round {n}, {stage.name}"
-    if stages.is_done(stage, run, n):
+    if stages.is_done(stage, folder, n):
         console.print(f"[dim]{name}: done[/]")
         return
-    stages.needs(stage, run, n)
+    stages.needs(stage, folder, n)
     console.print(f"[bold]{name}[/]")
     if stage.light:
-        stages.execute(stage, run, n)
+        stages.execute(stage, folder, n)
     else:
-        _process(_command(stage, run, n), name)
-    plan.show_counts(read_json(stage.record(run, n)), console)
+        _process(_command(stage, folder, n), name)
+    plan.show_counts(read_json(stage.record(folder, n)), console)
 
 
-def _command(stage: Stage, run: Run, n: int) -> list[str]:
-    if stage.name in ("sft", "base"):
-        from training import launch
-
-        return launch.command(run, n, stage)
-    return [sys.executable, "-m", f"training.stages.{stage.module}", str(run.folder), str(n)]
+def _command(stage: Stage, folder: RunFolder, n: int) -> list[str]:
+    if stage.trains:
+        return launch.command(folder, n, stage.name)
+    return [sys.executable, "-m", "training.stage", stage.name, str(folder.path), str(n)]
 
 
 def _process(command: list[str], name: str) -> None:

@@ -6,8 +6,8 @@
     RUN/results/M1/              lm-eval's results of a checkpoint
     RUN/report.html              and the pictures beside it
 
-from training.run import Run
-Run.open(Path("runs/world")).round(1)
+from training.run_folder import RunFolder
+RunFolder.open(Path("runs/world")).round(1)
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from training.recipe import Recipe, Round, Select
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A folder and the recipe that it belongs to."""
 
-    folder: Path
+    path: Path
     recipe: Recipe
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, path: Path) -> RunFolder:
         """The run in a folder. Raises UserError if there is none."""
-        file = folder / "recipe.json"
+        file = path / "recipe.json"
         if not file.is_file():
-            raise UserError(f"{folder}: no run here; start one with python training/round.py --run {folder}")
-        return cls(folder, Recipe.model_validate(read_json(file)))
+            raise UserError(f"{path}: no run here; start one with python training/round.py --run {path}")
+        return cls(path, Recipe.model_validate(read_json(file)))
 
     @property
     def prompts(self) -> PromptSet:
@@ -49,15 +49,15 @@ class Run:
 
     def round(self, n: int) -> Path:
         """The folder of round `n` (1, 2, ...), which makes M`n`. Round 0 makes M0 from a base model."""
-        return self.folder / f"round{n}"
+        return self.path / f"round{n}"
 
     def checkpoint(self, n: int) -> Path:
         """The folder of M`n`."""
-        return self.folder / f"M{n}"
+        return self.path / f"M{n}"
 
     def results(self, n: int) -> Path:
         """Where the evaluation of M`n` is written."""
-        return self.folder / "results" / f"M{n}"
+        return self.path / "results" / f"M{n}"
 
     def settings(self, n: int) -> Round:
         """What the recipe says of round `n`."""

@@ -38,7 +38,7 @@ def main() -> None:
         for row in rows:
             file.write(json.dumps({name: row[name] for name in ("id", "question", "ending")}) + "\n")
     subprocess.run(
-        [sys.executable, "-m", "training.stages.synthesize", str(folder / "run"), "1"],
+        [sys.executable, "-m", "training.stage", "synthesize", str(folder / "run"), "1"],
         check=True,
         cwd=Path(__file__).parent.parent.parent,
     )

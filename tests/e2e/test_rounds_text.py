@@ -16,7 +16,7 @@ from upload_hub import UploadHub
 
 from ske_models.files import read_json, read_jsonl
 from training.recipe import FOLDER
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 KEY = "sk-a-key-that-nobody-shall-see"
 POSITIONS = 8192  # few-shot prompts of a byte-level tokenizer are long
@@ -106,7 +106,7 @@ def test_the_papers_recipe_on_real_text(hub, base_model, tmp_path):
         *(f"models/org/scaled-M{n}" for n in (0, 1, 2)),
         "datasets/org/scaled-data",
     }
-    run = Run.open(tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
     ids = set()
     for n in (1, 2):
         folder = run.round(n)
@@ -122,7 +122,7 @@ def test_the_papers_recipe_on_real_text(hub, base_model, tmp_path):
         assert len(read_jsonl(folder / "written.jsonl")) == len(questions)
         assert counts["judge"]["scored"] == len(read_jsonl(folder / "scores.jsonl")) > 0
         assert counts["judge"]["usd"] > 0
-        assert counts["select"]["kept"] == len(read_jsonl(folder / "selected.jsonl")) > 0
+        assert counts["select"]["selected"] == len(read_jsonl(folder / "selected.jsonl")) > 0
         kinds = counts["mix"]["kinds"]
         assert kinds["general"]["examples"] == 25
         assert kinds["scoring_knowledge"]["examples"] == kinds["scoring_reasoning"]["examples"] == 2
@@ -140,7 +140,5 @@ def test_the_papers_recipe_on_real_text(hub, base_model, tmp_path):
     assert {call.authorization for call in server.calls} == {f"Bearer {KEY}"}
     assert set(server.answered.values()) == {1}, "a verdict was paid twice"
     assert KEY not in done.stderr + done.stdout
-    assert not [
-        path for path in run.folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()
-    ]
-    assert "M2" in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert not [path for path in run.path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert "M2" in (run.path / "report.html").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from ske_tasks.world import default_world, oracle, questions
 from training.data.windows import delete_parts
 from training.judges.verdict import read_score
 from training.recipe import Recipe
-from training.run_folder import Run
+from training.run_folder import RunFolder
 from training.stages import judge
 from training.stages.judge import Judged, escape, judge_texts, prompt
 from training.tinyworld import judge as judge_world
@@ -75,13 +75,13 @@ def openai_judge(base_url: str, **change: object) -> dict:
     }
 
 
-def new_run(folder: Path, judge: dict, **change: object) -> Run:
-    run = Run(folder, recipe(judge, **change))
+def new_run(folder: Path, judge: dict, **change: object) -> RunFolder:
+    run = RunFolder(folder, recipe(judge, **change))
     write_json(folder / "recipe.json", run.recipe.model_dump(mode="json"))
     return run
 
 
-def written(run: Run, n: int, texts: list[tuple[str, str, str]], samples: int = 1) -> None:
+def written(run: RunFolder, n: int, texts: list[tuple[str, str, str]], samples: int = 1) -> None:
     """A written.jsonl of (question, knowledge, reasoning)."""
     rows = [
         {
@@ -103,7 +103,7 @@ def some(n: int) -> list[Judged]:
     return [Judged(f"q{i}", "knowledge", f"What is {i} + 1?", f"{i} + 1 = {i + 1}.") for i in range(n)]
 
 
-def ask(run: Run, items: list[Judged]) -> judge.Judging:
+def ask(run: RunFolder, items: list[Judged]) -> judge.Judging:
     return judge_texts(run, "judge", 0, items, run.round(1) / "scores.jsonl", "judge")
 
 
@@ -245,7 +245,7 @@ def test_a_checkpoint_judges_itself_and_says_the_same_again(tmp_path):
     results = []
     for name in ("one", "two"):
         run = new_run(tmp_path / name, {"kind": "world"}, prompts="world", generation=generation)
-        (run.folder / "M0").symlink_to(embedded.path())
+        (run.path / "M0").symlink_to(embedded.path())
         written(run, 1, texts)
         items = [
             judge._judged(row, kind)
@@ -300,11 +300,12 @@ def test_nothing_is_lost_when_a_third_of_the_calls_fail(tmp_path):
         written(run, 1, [(f"What is {i} + 1?", f"{i} + 1 = 2.", f"It is {i}.") for i in range(100)])
         script = (
             "import logging; logging.basicConfig(level=logging.DEBUG)\n"
-            "import sys; from pathlib import Path; from training import judge; from training.run_folder import Run\n"
-            "print(__import__('json').dumps(judge.run(Run.open(Path(sys.argv[1])), 1)))"
+            "import sys; from pathlib import Path\n"
+            "from training.stages import judge; from training.run_folder import RunFolder\n"
+            "print(__import__('json').dumps(judge.run(RunFolder.open(Path(sys.argv[1])), 1)))"
         )
         ended = subprocess.run(
-            [sys.executable, "-c", script, str(run.folder)],
+            [sys.executable, "-c", script, str(run.path)],
             env=os.environ | {"OPENAI_LOG": "debug", "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
@@ -493,7 +494,7 @@ def test_killed_in_the_middle_nothing_is_paid_twice(tmp_path):
         run = new_run(tmp_path / "killed", openai_judge(server.base_url, concurrency=4))
         written(run, 1, texts)
         for stop_at in (20, 50):
-            command = [sys.executable, "-m", "training.stages.judge", str(run.folder), "1"]
+            command = [sys.executable, "-m", "training.stage", "judge", str(run.path), "1"]
             with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
                 while server.answered.total() < stop_at and process.poll() is None:
                     time.sleep(0.01)

@@ -9,7 +9,7 @@ from ske_models import files, prompts
 from ske_models.method import Question, answer_messages, knowledge_messages
 from ske_tasks.world import default_world, oracle, questions
 from training import recipe
-from training.run_folder import Run
+from training.run_folder import RunFolder
 from training.stages import mix
 from training.stages.judge import Judged, prompt
 
@@ -23,8 +23,8 @@ def make(folder, layout="single", **settings):
     world = recipe.load("world")
     first = world.rounds[0].model_copy(update={"mix": recipe.Mix(**{**MIX, **settings})})
     second = world.rounds[1].model_copy(update={"mix": recipe.Mix(**{**MIX, **settings})})
-    run = Run(folder, world.model_copy(update={"rounds": [first, second], "layout": layout}))
-    written, scores, kept = [], [], []
+    run = RunFolder(folder, world.model_copy(update={"rounds": [first, second], "layout": layout}))
+    written, scores, selected = [], [], []
     for question in questions.sample(WORLD, "rounds", {"two_hop": 10}, seed=3):
         for sample, facts in enumerate([question.facts, question.facts[:1]]):
             knowledge, reasoning = " ".join(f.text() for f in facts), oracle.read(question, facts)[0]
@@ -39,11 +39,11 @@ def make(folder, layout="single", **settings):
                 score = {"id": question.id, "sample": sample, "kind": kind, "verdict": judgement.text}
                 scores.append({**score, "score": judgement.score})
             if sample == 0:
-                kept.append(row)
+                selected.append(row)
     scores[0]["score"] = None  # the first question's knowledge, which is unscored then
-    for name, rows in {"written": written, "scores": scores, "kept": kept}.items():
+    for name, rows in {"written": written, "scores": scores, "selected": selected}.items():
         files.write_jsonl(run.round(1) / f"{name}.jsonl", rows)
-    files.write_jsonl(run.round(2) / "selected.jsonl", kept)
+    files.write_jsonl(run.round(2) / "selected.jsonl", selected)
     return run
 
 
@@ -51,11 +51,11 @@ def make(folder, layout="single", **settings):
 def test_turns_are_those_of_the_evaluation(tmp_path, layout):
     run = make(tmp_path, layout)
     mix.run(run, 1)
-    kept = {f"{row['id']}.0": row for row in files.read_jsonl(run.round(1) / "selected.jsonl")}
+    selected = {f"{row['id']}.0": row for row in files.read_jsonl(run.round(1) / "selected.jsonl")}
     for row in files.read_jsonl(run.round(1) / "sft.jsonl"):
         if row["kind"] not in ("knowledge", "reasoning"):
             continue
-        text = kept[row["id"]]
+        text = selected[row["id"]]
         # as the tasks of the harness put a question: its own turn, the question, and no ending
         question = Question((), text["question"], text["question"])
         expected = (
@@ -128,8 +128,8 @@ def test_the_same_bytes_again(tmp_path):
 
 def test_equal_texts_count_once(tmp_path):
     run = make(tmp_path, scoring_knowledge=0, scoring_reasoning=0, general=0, knowledge=None, reasoning=None)
-    kept = files.read_jsonl(run.round(1) / "selected.jsonl")
-    files.write_jsonl(run.round(1) / "selected.jsonl", [*kept, {**kept[0], "sample": 7}])
+    selected = files.read_jsonl(run.round(1) / "selected.jsonl")
+    files.write_jsonl(run.round(1) / "selected.jsonl", [*selected, {**selected[0], "sample": 7}])
     counts = mix.run(run, 1)
     assert counts["kinds"]["knowledge"] == {"examples": 10, "there": 10, "duplicates": 1}
     assert counts["examples"] == 20
@@ -168,15 +168,17 @@ def test_stratified_shares_out_what_the_rare_scores_lack():
     assert len(mix.stratified(rows, 1_000, random.Random(1))) == 261
 
 
-def test_nothing_kept(tmp_path):
+def test_nothing_selected(tmp_path):
     run = make(tmp_path)
     files.write_jsonl(run.round(1) / "selected.jsonl", [])
-    with pytest.raises(SystemExit, match=r"selected.jsonl: empty.*histogram is in .*select.json"):
+    with pytest.raises(
+        SystemExit, match=r"selected.jsonl: empty.*histogram of the scores is in .*select.json"
+    ):
         mix.run(run, 1)
     assert not (run.round(1) / "sft.jsonl").exists()
 
 
-def test_without_self_written_data_nothing_has_to_be_kept(tmp_path):
+def test_without_self_written_data_nothing_has_to_be_selected(tmp_path):
     run = make(tmp_path, knowledge=0, reasoning=0)
     (run.round(1) / "selected.jsonl").unlink()
     assert mix.run(run, 1)["examples"] == 36

@@ -22,13 +22,15 @@ from training.data.overlap import NearDuplicates, words
 from training.data.passages import cut, read_question, shuffled
 from training.data.shots import load as load_shots
 from training.recipe import Recipe
-from training.run_folder import Run
+from training.run_folder import RunFolder
 from training.stages import questions
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def make_run(folder: Path, sources: list[dict], rounds: int = 2, count: int = 8, **settings: dict) -> Run:
+def make_run(
+    folder: Path, sources: list[dict], rounds: int = 2, count: int = 8, **settings: dict
+) -> RunFolder:
     """A run on the embedded model; `settings` are added to those of the recipe's sections."""
     questions_ = {"sources": sources} | settings.pop("questions", {})
     args = {"dtype": "float32", "device": "cpu", "batch_size": 16}
@@ -46,7 +48,7 @@ def make_run(folder: Path, sources: list[dict], rounds: int = 2, count: int = 8,
         "evaluate": {},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    run = Run(folder, Recipe.model_validate(content | settings))
+    run = RunFolder(folder, Recipe.model_validate(content | settings))
     for n in range(rounds):
         run.checkpoint(n).symlink_to(EMBEDDED / "M0")
     return run
@@ -287,7 +289,7 @@ def corpus(path: Path, texts: int = 60) -> dict:
     return {"source": "passages", "path": str(path), "passage_chars": 120}
 
 
-def asking_run(folder: Path) -> Run:
+def asking_run(folder: Path) -> RunFolder:
     generation = {"window": 2, "max_question_tokens": 20, "temperature": 0.8}
     source = corpus(folder.parent / "corpus.jsonl")
     return make_run(folder, [source, {"source": "world"}], count=4, generation=generation)
@@ -347,12 +349,12 @@ def test_shots_are_checked(tmp_path):
 ON_THE_HUB = """
 import json, sys
 from pathlib import Path
-from training import questions, sources
-from training.files import read_jsonl
+from training.data import sources
 from training.recipe import Recipe
-from training.run import Run
+from training.run_folder import RunFolder
+from training.stages import questions
 
-run = Run(Path(sys.argv[1]), Recipe.model_validate(json.loads(sys.argv[2])))
+run = RunFolder(Path(sys.argv[1]), Recipe.model_validate(json.loads(sys.argv[2])))
 print(json.dumps([questions.available(run.recipe), questions.run(run, 1)]))
 kept, dropped = sources.chats("local/instruct", None, "train", "messages", 100)
 assert len(kept) == 100 and not dropped
@@ -383,7 +385,7 @@ def test_questions_of_a_hub_dataset_are_cleared_of_arc_test_items(tmp_path, hub)
     )
     recipe = run.recipe.model_dump_json()
     done = subprocess.run(
-        [sys.executable, "-c", ON_THE_HUB, str(run.folder), recipe],
+        [sys.executable, "-c", ON_THE_HUB, str(run.path), recipe],
         env=hub.env,
         check=False,
         cwd=ROOT,

@@ -23,7 +23,7 @@ from ske_models.files import read_json, read_jsonl, write_json, write_jsonl
 from ske_tasks.intervals import interval
 from ske_tasks.world import default_world, oracle, questions
 from training.reporting import analysis, report
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,13 +57,13 @@ class Page(HTMLParser):
         return [row[rows[0].index(head)] for row in rows[1:]]
 
 
-def samples(run: Run, k: int, task: str, method: str) -> list[dict[str, Any]]:
+def samples(run: RunFolder, k: int, task: str, method: str) -> list[dict[str, Any]]:
     return read_jsonl(run.results(k) / f"{task}.{method}.samples.jsonl")
 
 
-def made(run: Run) -> Page:
+def made(run: RunFolder) -> Page:
     report.run(run)
-    return Page(run.folder / "report.html")
+    return Page(run.path / "report.html")
 
 
 def test_accuracies_and_paired_steps_are_those_of_the_samples(tmp_path):
@@ -102,18 +102,18 @@ def test_data_scores_truth_and_cost_are_those_of_the_stages(tmp_path):
     page = made(run)
     for n in range(1, 5):
         counts = read_json(run.round(n) / "select.json")["counts"]
-        assert page.column("data", f"M{n}")[-2:] == ["1,023", f"{1_053 + 2 * counts['kept']:,}"]
-        assert str(counts["kept"]) in page.column("funnel", f"round {n}")
+        assert page.column("data", f"M{n}")[-2:] == ["1,023", f"{1_053 + 2 * counts['selected']:,}"]
+        assert str(counts["selected"]) in page.column("funnel", f"round {n}")
         row = next(row for row in page.tables["score-counts"] if row[0] == f"round {n}, knowledge")
         assert [int(cell) for cell in row[1:]] == counts["histogram"]["knowledge"]
     assert page.column("truth", "precision")[2:4] == ["88.0 %", "78.0 %"]
     assert page.column("agreement-shares", "same side of the threshold")[0] == "90.0 %"
-    seconds = sum(read_json(file)["seconds"] for file in run.folder.glob("round*/*.json"))
+    seconds = sum(read_json(file)["seconds"] for file in run.path.glob("round*/*.json"))
     assert page.column("cost-stages", "minutes")[-1] == f"{seconds / 60:.2f}"
     assert page.column("cost-stages", "tokens").count("13,023") == 8
-    fates = [sample for sample in page.texts if sample.startswith(("Kept", "Not kept"))]
-    assert fates.count("Kept") == 4
-    assert "Not kept: unscored" in fates
+    fates = [sample for sample in page.texts if sample.startswith(("Selected", "Not selected"))]
+    assert fates.count("Selected") == 4
+    assert "Not selected: unscored" in fates
     assert run.recipe.hash in " ".join(page.texts)
     assert run.prompts.hash in " ".join(page.texts)
 
@@ -126,8 +126,7 @@ def test_it_is_one_file_that_needs_nothing_from_outside_and_the_same_every_time(
     assert all(pointer.startswith(("#", "data:image/png;base64,")) for pointer in pointers)
     assert not re.search(r"<script|<link|@import|url\(|https?://", page.html)
     pictures = {
-        name: (run.folder / f"{name}.png").read_bytes()
-        for name in ("accuracy", "scores", "agreement", "times")
+        name: (run.path / f"{name}.png").read_bytes() for name in ("accuracy", "scores", "agreement", "times")
     }
     inlined = [base64.b64decode(text) for text in re.findall(r"base64,([^\"]+)", page.html)]
     for content in pictures.values():
@@ -139,7 +138,7 @@ def test_it_is_one_file_that_needs_nothing_from_outside_and_the_same_every_time(
 
 def test_what_a_model_wrote_is_text_and_not_markup(tmp_path):
     run = synthetic_run.make(tmp_path, rounds_done=1)
-    for name in ("written", "kept"):
+    for name in ("written", "selected"):
         rows = read_jsonl(run.round(1) / f"{name}.jsonl")
         write_jsonl(
             run.round(1) / f"{name}.jsonl", [{**row, "knowledge": "<script>x()</script>"} for row in rows]
@@ -177,9 +176,9 @@ def test_at_any_time_of_a_run_what_is_missing_is_said(tmp_path, done, lacking):
     for k in range(5):
         assert (f"M{k} is not evaluated yet." in text) == (k in lacking)
     assert ("accuracy-made_up" in page.tables) == (done >= 0)
-    assert (run.folder / "accuracy.png").exists() == (done >= 0)
+    assert (run.path / "accuracy.png").exists() == (done >= 0)
     assert ("data" in page.tables) == (done > 0)
-    assert (run.folder / "agreement.png").exists() == (done >= 2)  # round 1 is the oracle's
+    assert (run.path / "agreement.png").exists() == (done >= 2)  # round 1 is the oracle's
     assert ("has been compared with the judge yet" in text) == (done < 2)
     assert "it follows the last round" in text
     assert report.summary_table(run).row_count == done + 1
@@ -188,9 +187,9 @@ def test_at_any_time_of_a_run_what_is_missing_is_said(tmp_path, done, lacking):
 def test_a_picture_of_an_earlier_state_is_not_left_behind(tmp_path):
     run = synthetic_run.make(tmp_path, rounds_done=2)
     report.run(run)
-    shutil.rmtree(run.folder / "results")
+    shutil.rmtree(run.path / "results")
     assert "M0 is not evaluated yet." in " ".join(made(run).texts)
-    assert not (run.folder / "accuracy.png").exists()
+    assert not (run.path / "accuracy.png").exists()
 
 
 def test_a_task_or_method_that_is_missing_is_named_and_the_rest_is_shown(tmp_path):
@@ -205,12 +204,12 @@ def test_a_task_or_method_that_is_missing_is_named_and_the_rest_is_shown(tmp_pat
 
 def test_a_drawn_selection_gives_no_score_as_the_reason(tmp_path):
     run = synthetic_run.make(tmp_path, rounds_done=1)
-    recipe = read_json(run.folder / "recipe.json")
+    recipe = read_json(run.path / "recipe.json")
     recipe["select"]["by"] = "random"
-    write_json(run.folder / "recipe.json", recipe)
-    texts = " ".join(made(Run.open(run.folder)).texts)
+    write_json(run.path / "recipe.json", recipe)
+    texts = " ".join(made(RunFolder.open(run.path)).texts)
     assert "below 8" not in texts
-    assert "Not kept: an equal text, the quota or the draw" in texts
+    assert "Not selected: an equal text, the quota or the draw" in texts
 
 
 def test_the_table_in_the_terminal_has_the_numbers_of_the_page(tmp_path):
@@ -227,9 +226,9 @@ def test_the_table_in_the_terminal_has_the_numbers_of_the_page(tmp_path):
 def test_the_command(tmp_path):
     run = synthetic_run.make(tmp_path / "run", rounds_done=1)
     command = [sys.executable, "-m", "training.reporting.report"]
-    done = subprocess.run([*command, str(run.folder)], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, str(run.path)], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "made_up" in done.stdout
-    assert str(run.folder / "report.html") in done.stdout
+    assert str(run.path / "report.html") in done.stdout
     refused = subprocess.run([*command, "nowhere"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     assert "nowhere: no run here" in refused.stderr
@@ -237,12 +236,12 @@ def test_the_command(tmp_path):
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Run:
+def asked(tmp_path: Path) -> RunFolder:
     """M0 and M1 evaluated on questions of the world: M0 writes half of the knowledge, M1 all of it."""
     run = synthetic_run.make(tmp_path, rounds_done=-1)
-    recipe = read_json(run.folder / "recipe.json")
+    recipe = read_json(run.path / "recipe.json")
     recipe["analysis"]["items"] = 12
-    write_json(run.folder / "recipe.json", recipe)
+    write_json(run.path / "recipe.json", recipe)
     world = default_world()
     rows = questions.sample(world, "dev", {"two_hop": 20}, seed=0)
     for k in range(2):
@@ -256,12 +255,12 @@ def asked(tmp_path: Path) -> Run:
             row["doc"] = {"ske_question": question.question, "gold": question.gold, "kind": question.kind}
             changed.append(row)
         write_jsonl(file, changed)
-    return Run.open(run.folder)
+    return RunFolder.open(run.path)
 
 
 def test_the_analysis_judges_the_same_items_of_every_checkpoint(asked):
     counts = analysis.run(asked)
-    rows = read_jsonl(asked.folder / "analysis.jsonl")
+    rows = read_jsonl(asked.path / "analysis.jsonl")
     assert (counts["texts"], len(rows), counts["skipped"]) == (24, 48, {})
     drawn = [{row["doc_id"] for row in rows if row["checkpoint"] == k} for k in range(2)]
     assert drawn[0] == drawn[1]
@@ -269,13 +268,13 @@ def test_the_analysis_judges_the_same_items_of_every_checkpoint(asked):
     means = analysis.means(rows)
     assert [means["made_up", "knowledge"][k].mean for k in range(2)] == pytest.approx([5, 10])
     assert [means["made_up", "reasoning"][k].mean for k in range(2)] == pytest.approx([2, 10])
-    first = (asked.folder / "analysis.jsonl").read_bytes()
+    first = (asked.path / "analysis.jsonl").read_bytes()
     analysis.run(asked)
-    assert (asked.folder / "analysis.jsonl").read_bytes() == first
+    assert (asked.path / "analysis.jsonl").read_bytes() == first
     page = made(asked)
     assert page.column("analysis-made_up", "knowledge") == ["5.00 [5.00, 5.00]", "10.00 [10.00, 10.00]"]
     assert page.column("analysis-high-made_up", "knowledge: 8 or more")[1] == "100.0 [100.0, 100.0]"
-    assert (asked.folder / "meta_skills.png").stat().st_size > 10_000
+    assert (asked.path / "meta_skills.png").stat().st_size > 10_000
 
 
 def test_the_analysis_leaves_out_and_counts_what_cannot_be_judged(asked):
@@ -318,19 +317,19 @@ def endpoint() -> Iterator[str]:
 def test_a_judge_that_is_a_model_is_compared_with_self_given_scores(tmp_path, endpoint, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     run = synthetic_run.make(tmp_path, rounds_done=2)
-    recipe = read_json(run.folder / "recipe.json")
+    recipe = read_json(run.path / "recipe.json")
     recipe["judge"] = {"kind": "openai", "model": "m", "base_url": endpoint}
     recipe["questions"]["sources"] = [{"source": "dataset", "path": "questions.jsonl"}]
     recipe["analysis"]["items"] = 10
-    write_json(run.folder / "recipe.json", recipe)
+    write_json(run.path / "recipe.json", recipe)
     for n in (1, 2):
         record = read_json(run.round(n) / "select.json")
         del record["counts"]["truth"], record["counts"]["agreement"]
         write_json(run.round(n) / "select.json", record)
-    run = Run.open(run.folder)
+    run = RunFolder.open(run.path)
     counts = analysis.run(run)
     assert counts["texts"] == 3 * 10 + 10  # M0 to M2, and round 2, which M1 scored itself
-    pairs = analysis.agreement(read_jsonl(run.folder / "analysis.jsonl"))
+    pairs = analysis.agreement(read_jsonl(run.path / "analysis.jsonl"))
     assert set(pairs) == {2}
     cells = pairs[2]["knowledge"]
     assert sum(texts for _, _, texts in cells) == 10
@@ -339,7 +338,7 @@ def test_a_judge_that_is_a_model_is_compared_with_self_given_scores(tmp_path, en
         (row["id"], row["sample"], row["kind"]): row["score"]
         for row in read_jsonl(run.round(2) / "scores.jsonl")
     }
-    for row in read_jsonl(run.folder / "analysis.jsonl"):
+    for row in read_jsonl(run.path / "analysis.jsonl"):
         assert "round" not in row or row["self"] == written[row["id"], row["sample"], row["kind"]]
     page = made(run)
     assert page.tables["agreement-shares"][1][:2] == ["round 2, knowledge", "10"]

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ske_models.files import file_digest, read_json, read_jsonl, write_jsonl
 from training import recipe
 from training import stage as stages
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 KINDS = {"knowledge", "reasoning"}
 ROW = {
@@ -28,7 +28,7 @@ ROW = {
     "dropped": {"id", "question", "source", "why", "of"},
     "written": {"id", "sample", "question", "ending", "knowledge", "reasoning", "truncated", "tokens"},
     "scores": {"id", "sample", "kind", "score", "verdict", "attempts", "why"},
-    "kept": {"id", "sample", "question", "ending", "knowledge", "reasoning", "scores"},
+    "selected": {"id", "sample", "question", "ending", "knowledge", "reasoning", "scores"},
     "sft": {"id", "kind", "prompt", "completion"},
 }
 
@@ -83,7 +83,7 @@ def test_dry_run_loads_nothing_and_writes_nothing(tmp_path, name):
 
 @pytest.mark.slow
 def test_every_file_of_a_run_is_there_with_its_fields(small_run):
-    run = Run.open(small_run.folder)
+    run = RunFolder.open(small_run.folder)
     for n in (1, 2):
         for name in TEXTS:
             rows = read_jsonl(run.round(n) / f"{name}.jsonl")
@@ -95,10 +95,10 @@ def test_every_file_of_a_run_is_there_with_its_fields(small_run):
             assert (record["stage"], record["round"]) == (stage, n)
             assert record["recipe"] == run.recipe.hash
             assert record["versions"]["torch"]
-            assert record["inputs"] == {name: file_digest(run.folder / name) for name in record["inputs"]}, (
+            assert record["inputs"] == {name: file_digest(run.path / name) for name in record["inputs"]}, (
                 "made from files that are no longer these"
             )
-    assert (run.folder / "M0").is_symlink()
+    assert (run.path / "M0").is_symlink()
     for k in range(3):
         for method in ("direct", "cot", "explicit"):
             result = read_json(run.results(k) / f"ske_world_dev.{method}.json")
@@ -106,14 +106,14 @@ def test_every_file_of_a_run_is_there_with_its_fields(small_run):
             assert result["n"] == len(samples) == 24
             assert result["metrics"]["acc"] == pytest.approx(sum(row["hit"] for row in samples) / 24)
             assert all(bool(row["knowledge"]) == (method == "explicit") for row in samples)
-    left = [p for p in run.folder.rglob("*") if ".parts-" in p.name or p.name.endswith(".new")]
+    left = [p for p in run.path.rglob("*") if ".parts-" in p.name or p.name.endswith(".new")]
     assert not left, "unfinished work was left"
-    assert not list(run.folder.glob("round*/sft/checkpoint-*"))
+    assert not list(run.path.glob("round*/sft/checkpoint-*"))
 
 
 @pytest.mark.slow
 def test_the_counts_of_a_round_add_up(small_run):
-    run = Run.open(small_run.folder)
+    run = RunFolder.open(small_run.folder)
     for n in (1, 2):
         rows = {name: read_jsonl(run.round(n) / f"{name}.jsonl") for name in TEXTS}
         counts = {stage: read_json(run.round(n) / f"{stage}.json")["counts"] for stage in STAGES}
@@ -122,20 +122,20 @@ def test_the_counts_of_a_round_add_up(small_run):
         assert len(rows["questions"]) == run.settings(n).questions
         assert len(rows["written"]) == select["written"] == samples * len(rows["questions"])
         assert select["scored"] + select["unscored"] == select["written"]
-        kept = select["passed"] - select["passed_equal"] - select["dropped_by_quota"]
-        assert len(rows["kept"]) == select["kept"] == kept
+        selected = select["passed"] - select["passed_equal"] - select["dropped_by_quota"]
+        assert len(rows["selected"]) == select["selected"] == selected
         for kind in KINDS:
             given = Counter(row["score"] for row in rows["scores"] if row["kind"] == kind)
             assert select["histogram"][kind] == [given[score] for score in range(1, 11)]
             assert sum(select["histogram"][kind]) + select["unscored_by_kind"][kind] == select["written"]
         threshold = run.select(n).threshold
-        assert all(min(row["scores"].values()) >= threshold for row in rows["kept"])
-        assert max(Counter(row["id"] for row in rows["kept"]).values()) <= 2
+        assert all(min(row["scores"].values()) >= threshold for row in rows["selected"])
+        assert max(Counter(row["id"] for row in rows["selected"]).values()) <= 2
         kinds = counts["mix"]["kinds"]
         assert sum(kind["examples"] for kind in kinds.values()) == counts["mix"]["examples"]
         assert counts["mix"]["examples"] == len(rows["sft"]) == counts["sft"]["examples"]
         by_kind = Counter(row["kind"] for row in rows["sft"])
-        assert by_kind["knowledge"] == kinds["knowledge"]["examples"] <= len(rows["kept"])
+        assert by_kind["knowledge"] == kinds["knowledge"]["examples"] <= len(rows["selected"])
         scorings = kinds["scoring_knowledge"]["examples"] + kinds["scoring_reasoning"]["examples"]
         assert by_kind["scoring"] == scorings > 0
         assert by_kind["general"] == 60
@@ -152,7 +152,7 @@ def test_every_round_has_new_questions(small_run):
 
 @pytest.mark.slow
 def test_a_checkpoint_says_where_it_comes_from(small_run):
-    run = Run.open(small_run.folder)
+    run = RunFolder.open(small_run.folder)
     for n, judge in (
         (1, {"kind": "world"}),
         (2, {"kind": "self", "model": "M1", "scorings": {"kind": "world"}}),
@@ -236,8 +236,8 @@ def test_given_again_it_does_nothing_again(small_run):
 @pytest.mark.slow
 def test_an_edited_file_redoes_what_follows_and_only_that(small_run, tmp_path):
     folder = shutil.copytree(small_run.folder, tmp_path / "run", symlinks=True)
-    kept = folder / "round1" / "selected.jsonl"
-    write_jsonl(kept, read_jsonl(kept)[:-5])
+    selected = folder / "round1" / "selected.jsonl"
+    write_jsonl(selected, read_jsonl(selected)[:-5])
     before = records(folder)
     args = ("--recipe", small_run.recipe, "--run", folder)
     done = command(*args, "--rounds", "1", "--until", "mix")
@@ -250,7 +250,7 @@ def test_an_edited_file_redoes_what_follows_and_only_that(small_run, tmp_path):
         for place in (small_run.folder, folder)
     )
     assert new < old
-    run = Run.open(folder)
+    run = RunFolder.open(folder)
     assert not stages.is_done(stages.BY_NAME["sft"], run, 1)
     assert re.search(r"^stages left: 1$", command(*args, "--status").stdout, re.MULTILINE)
     # once there is another M1, what the old one wrote, judged and answered is not done

@@ -17,26 +17,26 @@ from ske_models.errors import UserError
 from ske_models.files import read_jsonl, write_jsonl
 from training import stage as stages
 from training.recipe import Recipe
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow  # those of a finished run; the fixture is what takes long
 ROOT_USER = os.geteuid() == 0
 
 
 @pytest.fixture
-def run(small_run, tmp_path) -> Run:
+def run(small_run, tmp_path) -> RunFolder:
     """A copy of the small run, to be damaged."""
-    return Run.open(shutil.copytree(small_run.folder, tmp_path / "run", symlinks=True))
+    return RunFolder.open(shutil.copytree(small_run.folder, tmp_path / "run", symlinks=True))
 
 
-def changed(run: Run, **changes: Any) -> Run:
+def changed(run: RunFolder, **changes: Any) -> RunFolder:
     """The same folder with other settings."""
-    return Run(run.folder, Recipe.model_validate(merged(run.recipe.model_dump(mode="json"), changes)))
+    return RunFolder(run.path, Recipe.model_validate(merged(run.recipe.model_dump(mode="json"), changes)))
 
 
-def failure(run: Run, stage: str, n: int) -> str:
+def failure(run: RunFolder, stage: str, n: int) -> str:
     """The message of a stage that must fail; what the stages before it made is as it was."""
-    made = {path: path.read_bytes() for path in stages.inputs(stage, run, n) if path.is_file()}
+    made = {path: path.read_bytes() for path in stages.BY_NAME[stage].inputs(run, n) if path.is_file()}
     with pytest.raises(UserError) as error:
         stages.execute(stages.BY_NAME[stage], run, n)
     assert all(path.read_bytes() == content for path, content in made.items())
@@ -50,7 +50,7 @@ def failure(run: Run, stage: str, n: int) -> str:
         ("judge", "written"),
         ("select", "written"),
         ("select", "scores"),
-        ("mix", "kept"),
+        ("mix", "selected"),
         ("sft", "sft"),
     ],
 )
@@ -58,24 +58,24 @@ def test_corrupt_line(run, stage, name):
     file = run.round(2) / f"{name}.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     file.write_text("".join([*lines[:2], lines[2][:-9], "\n", *lines[3:]]), encoding="utf-8")
-    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     message = failure(run, stage, 2)
     assert f"{file}, line 3: not JSON" in message
-    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
 def test_corrupt_line_is_mended_and_the_command_continues(small_run, run):
     file = run.round(2) / "selected.jsonl"
-    whole, before = file.read_bytes(), records(run.folder)
+    whole, before = file.read_bytes(), records(run.path)
     file.write_bytes(whole[:-20])
-    args = ("--recipe", small_run.recipe, "--run", run.folder, "--until", "sft")
+    args = ("--recipe", small_run.recipe, "--run", run.path, "--until", "sft")
     assert f"{file}, line" in refused(command(*args))
     assert (run.checkpoint(2) / "model.safetensors").is_file()
     file.write_bytes(whole)
     done = command(*args)
     assert done.returncode == 0, done.stderr
-    assert records(run.folder) == before
-    assert texts(run.folder) == texts(small_run.folder)
+    assert records(run.path) == before
+    assert texts(run.path) == texts(small_run.folder)
 
 
 def first(**fields: Any) -> Callable[[list[dict]], list[dict]]:
@@ -95,7 +95,7 @@ def first(**fields: Any) -> Callable[[list[dict]], list[dict]]:
         ("select", "scores", lambda rows: [*rows, rows[0] | {"id": "nobody"}], "is not in written.jsonl"),
         ("select", "written", lambda rows: [*rows, rows[0]], "is there twice"),
         ("select", "written", lambda rows: [{"id": "a"}, *rows], "field required"),
-        ("mix", "kept", lambda rows: [], "empty, nothing was kept"),
+        ("mix", "selected", lambda rows: [], "empty, nothing was selected"),
     ],
 )
 def test_rows_that_do_not_fit(run, stage, name, edit, said):
@@ -160,7 +160,7 @@ def test_no_question_survives_the_decontamination(run):
     assert str(run.round(1) / "dropped.jsonl") in message
 
 
-def damaged(run: Run, name: str) -> None:
+def damaged(run: RunFolder, name: str) -> None:
     """M1 without one of its files, and nothing that came of it."""
     (run.checkpoint(1) / name).unlink()
     shutil.rmtree(run.checkpoint(2))
@@ -223,9 +223,9 @@ def test_nothing_is_good_enough(small_run, run):
     file = run.round(1) / "scores.jsonl"
     whole = file.read_bytes()
     write_jsonl(file, [row | {"score": min(row["score"], 7)} for row in read_jsonl(file)])
-    args = ("--recipe", small_run.recipe, "--run", run.folder, "--rounds", "1", "--until", "mix")
+    args = ("--recipe", small_run.recipe, "--run", run.path, "--rounds", "1", "--until", "mix")
     message = refused(command(*args))
-    assert "none of 240 texts is kept" in message
+    assert "none of 240 texts is selected" in message
     assert "threshold 8" in message
     given = [row["score"] for row in read_jsonl(file) if row["kind"] == "knowledge"]
     [line] = [line for line in message.splitlines() if line.startswith("knowledge")]
@@ -234,7 +234,7 @@ def test_nothing_is_good_enough(small_run, run):
     file.write_bytes(whole)
     done = command(*args)
     assert done.returncode == 0, done.stderr
-    assert texts(run.folder) == texts(small_run.folder)
+    assert texts(run.path) == texts(small_run.folder)
 
 
 def test_push_without_token(small_run, tmp_path):
@@ -244,13 +244,13 @@ def test_push_without_token(small_run, tmp_path):
 
 
 def test_stage_of_a_round_that_there_is_not(run):
-    assert "round 9: this run has rounds 1 to 2" in refused(module("mix", run.folder, "9"))
-    assert "no run here" in refused(module("mix", run.folder / "nowhere", "1"))
+    assert "round 9: this run has rounds 1 to 2" in refused(module("mix", run.path, "9"))
+    assert "no run here" in refused(module("mix", run.path / "nowhere", "1"))
 
 
 def test_broken_record(small_run, run):
     (run.round(1) / "mix.json").write_text("{")
-    message = refused(command("--recipe", small_run.recipe, "--run", run.folder))
+    message = refused(command("--recipe", small_run.recipe, "--run", run.path))
     assert f"{run.round(1) / 'mix.json'}: cannot be read" in message
     assert "delete it" in message
 
@@ -269,7 +269,7 @@ def disk(small_run, tmp_path) -> Iterator[Path]:
 
 def test_no_space_left(small_run, disk):
     folder = shutil.copytree(small_run.folder, disk / "run", symlinks=True)
-    run = Run.open(folder)
+    run = RunFolder.open(folder)
     (run.round(2) / "mix.json").unlink()
     (run.round(2) / "sft.jsonl").unlink()
     before = texts(folder)

@@ -15,7 +15,7 @@ from ske_models.errors import UserError
 from ske_models.files import read_jsonl, write_json, write_jsonl
 from ske_tasks.world import default_world, oracle, questions
 from training.recipe import FOLDER, Select
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 Row = dict[str, Any]
 WHOLE = {"knowledge": False, "reasoning": None}
@@ -25,7 +25,7 @@ WHOLE = {"knowledge": False, "reasoning": None}
 def make_run(tmp_path: Path):
     """A run with one round, whose recipe is world.yaml with other settings of `select`."""
 
-    def make(written: list[Row], scores: list[Row], world: bool = False, **select: Any) -> Run:
+    def make(written: list[Row], scores: list[Row], world: bool = False, **select: Any) -> RunFolder:
         recipe = yaml.safe_load((FOLDER / "world.yaml").read_text(encoding="utf-8"))
         recipe["select"] = {"threshold": 8, **select}
         if not world:
@@ -33,7 +33,7 @@ def make_run(tmp_path: Path):
         write_json(tmp_path / "recipe.json", recipe)
         write_jsonl(tmp_path / "round1" / "written.jsonl", written)
         write_jsonl(tmp_path / "round1" / "scores.jsonl", scores)
-        return Run.open(tmp_path)
+        return RunFolder.open(tmp_path)
 
     return make
 
@@ -59,7 +59,7 @@ def several(*parts: tuple[list[Row], list[Row]]) -> tuple[list[Row], list[Row]]:
     return [row for part in parts for row in part[0]], [row for part in parts for row in part[1]]
 
 
-def names(run: Run) -> list[str]:
+def names(run: RunFolder) -> list[str]:
     return [f"{row['id']}{row['sample']}" for row in read_jsonl(run.round(1) / "selected.jsonl")]
 
 
@@ -76,9 +76,9 @@ def test_both_scores_must_reach_the_threshold(make_run):
             "unscored_by_kind": {"knowledge": 1, "reasoning": 1},
             "passed": 2,
             "share_passed": 0.5,
-            "kept": 2,
+            "selected": 2,
             "questions": 1,
-            "questions_kept": 1,
+            "questions_selected": 1,
             "warnings": [],
         }
         == counts
@@ -99,7 +99,7 @@ def test_equal_texts_of_a_question_count_once_and_the_better_scored_stands(make_
     run = make_run(written, scores)
     counts = selection.run(run, 1)
     assert names(run) == ["q1", "q3", "p0"]
-    assert (counts["equal"], counts["passed"], counts["passed_equal"], counts["kept"]) == (2, 5, 2, 3)
+    assert (counts["equal"], counts["passed"], counts["passed_equal"], counts["selected"]) == (2, 5, 2, 3)
 
 
 def test_a_quota_keeps_the_highest_sums_then_the_lowest_samples(make_run):
@@ -109,7 +109,7 @@ def test_a_quota_keeps_the_highest_sums_then_the_lowest_samples(make_run):
     counts = selection.run(run, 1)
     assert names(run) == ["q1", "q3", "p0"]
     assert counts["dropped_by_quota"] == 2
-    assert counts["questions_kept"] == 2
+    assert counts["questions_selected"] == 2
 
 
 def test_random_keeps_as_many_as_score_would_blindly_and_the_same_every_time(make_run):
@@ -120,7 +120,7 @@ def test_random_keeps_as_many_as_score_would_blindly_and_the_same_every_time(mak
         by_score = selection.run(make_run(*data, per_question=quota), 1)
         run = make_run(*data, per_question=quota, by="random")
         drawn = selection.run(run, 1)
-        assert drawn["kept"] == by_score["kept"] > 20
+        assert drawn["selected"] == by_score["selected"] > 20
         first = (run.round(1) / "selected.jsonl").read_bytes()
         selection.run(run, 1)
         assert (run.round(1) / "selected.jsonl").read_bytes() == first
@@ -135,7 +135,7 @@ def test_random_keeps_as_many_as_score_would_blindly_and_the_same_every_time(mak
 def test_all_keeps_whatever_is_scored_and_a_quota_does_not_look_at_scores(make_run):
     data = texts((1, 1), (None, 10), (2, 9), (10, 10))
     run = make_run(*data, by="all")
-    assert selection.run(run, 1)["kept"] == 3
+    assert selection.run(run, 1)["selected"] == 3
     assert names(run) == ["q0", "q2", "q3"]
     run = make_run(*data, by="all", per_question=2)
     assert selection.run(run, 1)["dropped_by_quota"] == 1
@@ -158,7 +158,7 @@ def test_an_empty_selection_stops_with_the_histogram_and_writes_nothing(make_run
     with pytest.raises(UserError) as error:
         selection.run(run, 1)
     lines = str(error.value).splitlines()
-    assert "none of 3 texts is kept (1 unscored; threshold 8" in lines[0]
+    assert "none of 3 texts is selected (1 unscored; threshold 8" in lines[0]
     assert lines[2].split() == ["knowledge", *"0000001001"]
     assert lines[3].split() == ["reasoning", *"0010000001"]
     assert "lower select.threshold" in lines[4]
@@ -166,12 +166,12 @@ def test_an_empty_selection_stops_with_the_histogram_and_writes_nothing(make_run
     assert (run.round(1) / "scores.jsonl").exists()
 
 
-def test_what_is_truncated_or_empty_was_not_judged_and_is_not_kept(make_run):
+def test_what_is_truncated_or_empty_was_not_judged_and_is_not_selected(make_run):
     written, scores = texts((9, 9), (9, 9), (9, 9))
     written[0]["truncated"] = {"knowledge": False, "reasoning": True}
     written[1]["knowledge"] = " "
     counts = selection.run(make_run(written, scores[4:]), 1)
-    assert (counts["written"], counts["unscored"], counts["not_judged"], counts["kept"]) == (3, 2, 2, 1)
+    assert (counts["written"], counts["unscored"], counts["not_judged"], counts["selected"]) == (3, 2, 2, 1)
 
 
 def test_nothing_written_is_an_empty_selection(make_run):
@@ -268,7 +268,7 @@ def test_precision_recall_and_base_rate_against_the_oracle(make_run):
     truth = counts["truth"]
     assert truth["all"] == {"n": 5, "base_rate": 0.6, "precision": 0.6667, "recall": 0.6667}
     assert truth["distinct"] == {"n": 4, "base_rate": 0.5, "precision": 0.5, "recall": 0.5}
-    assert truth["kept"] == {"n": 2, "right": 1}
+    assert truth["selected"] == {"n": 2, "right": 1}
     assert counts["agreement"]["knowledge"] == [[5, 5, 1], [9, 5, 1], [10, 10, 2]]
     assert sum(n for _, _, n in counts["agreement"]["reasoning"]) == 5
 
@@ -297,7 +297,7 @@ def test_choosing_by_score_ignores_the_order_of_rows():
     made = [
         selection.Text(
             row,
-            select.TextRow.model_validate(row),
+            selection.TextRow.model_validate(row),
             {kind: by_name[row["sample"], kind] for kind in selection.KINDS},
         )
         for row in written

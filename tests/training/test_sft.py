@@ -22,11 +22,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ske_models import embedded, files
-from training import card, launch, recipe
-from training import stage as stages
+from training import card, launch, recipe, trainer
 from training.data import examples
-from training.run_folder import Run
-from training.stages import base, sft
+from training.run_folder import RunFolder
+from training.stages import base
 
 ROOT = Path(__file__).resolve().parents[2]
 CHATML = (
@@ -60,7 +59,7 @@ def make(folder, start, rows=ROWS, **settings):
     world = recipe.load("world")
     first = recipe.Round(judge="judge", questions=10, mix=recipe.Mix())
     chosen = {"sft": recipe.Sft(**{**SFT, **settings}), "rounds": [first], "prompts": "default"}
-    run = Run(folder, world.model_copy(update=chosen))
+    run = RunFolder(folder, world.model_copy(update=chosen))
     files.write_json(folder / "recipe.json", run.recipe.model_dump(mode="json"))
     files.write_jsonl(run.round(1) / "sft.jsonl", rows)
     if start:
@@ -121,7 +120,7 @@ def checkpoints(tiny_llama, tmp_path_factory):
 def trained(tiny_llama, tmp_path_factory):
     """A run whose M1 was trained in this process, 32 x 1."""
     run = make(tmp_path_factory.mktemp("trained"), tiny_llama, batch=32, epochs=4)
-    counts = sft.run(run, 1)
+    counts = trainer.train(run, 1)
     return run, counts
 
 
@@ -187,7 +186,7 @@ def test_every_example_comes_once_an_epoch_in_whole_batches():
 
 def test_accumulation_of_8_x_4_equals_32_x_1(trained, tiny_llama, tmp_path):
     run = make(tmp_path, tiny_llama, batch=32, epochs=4, per_device_batch=8)
-    counts = sft.run(run, 1)
+    counts = trainer.train(run, 1)
     assert counts["steps"] == len(losses(run)) == 5
     assert losses(run) == pytest.approx(losses(trained[0]), rel=1e-5)
     weights = [load_file(r.checkpoint(1) / "model.safetensors") for r in (run, trained[0])]
@@ -199,7 +198,7 @@ def test_accumulation_of_8_x_4_equals_32_x_1(trained, tiny_llama, tmp_path):
 def test_two_processes_under_fsdp2_equal_one(trained, tiny_llama, tmp_path):
     run = make(tmp_path, tiny_llama, batch=32, epochs=4, accelerate="fsdp2_cpu", save_steps=2)
     files.write_json(run.round(1) / "mix.json", {"counts": {"kinds": {}}})
-    started = process(launch.command(run, 1, stages.BY_NAME["sft"]))
+    started = process(launch.command(run, 1, "sft"))
     output = started.communicate(timeout=600)[0]
     assert started.returncode == 0, output[-3_000:]
     assert losses(run) == pytest.approx(losses(trained[0]), rel=1e-4)
@@ -219,25 +218,25 @@ def test_a_killed_run_ends_with_the_same_weights(tiny_llama, tmp_path):
     killed = make(tmp_path / "killed", tiny_llama, **settings)
     for run in (straight, killed):
         files.write_json(run.round(1) / "mix.json", {"counts": {"kinds": {}}})
-    command = [sys.executable, "-m", "training.stages.sft"]
-    first = process([*command, str(killed.folder), "1"])
+    command = [sys.executable, "-m", "training.stage", "sft"]
+    first = process([*command, str(killed.path), "1"])
     work = killed.round(1) / "sft"
     deadline = time.monotonic() + 900
-    while not list(work.glob(f"checkpoint-*/{sft.STATE}")):
+    while not list(work.glob(f"checkpoint-*/{trainer.STATE}")):
         assert first.poll() is None, first.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert not killed.checkpoint(1).exists()
-    assert sft.last_whole(work)
+    assert trainer.last_whole(work)
     # and as if it had been killed while it wrote the next one
     (work / "checkpoint-56").mkdir()
     (work / "checkpoint-56" / "model.safetensors").write_bytes(b"half")
-    again = process([*command, str(killed.folder), "1"])
+    again = process([*command, str(killed.path), "1"])
     output = again.communicate(timeout=900)[0]
     assert again.returncode == 0, output[-3_000:]
-    sft.run(straight, 1)
+    trainer.train(straight, 1)
     assert losses(killed) == losses(straight)
     assert len(losses(killed)) == 60
     made = [card.read_lineage(run.checkpoint(1)) | {"project": None} for run in (killed, straight)]
@@ -261,8 +260,8 @@ def test_the_checkpoint(trained, tiny_llama):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert after.generation_config.eos_token_id == tokenizer.eos_token_id
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_llama).chat_template
-    assert sft.run(run, 1) == counts  # it is there: nothing is trained again
-    assert not list(run.folder.glob(".M*"))
+    assert trainer.train(run, 1) == counts  # it is there: nothing is trained again
+    assert not list(run.path.glob(".M*"))
 
 
 def test_lineage_and_card(trained):
@@ -292,7 +291,7 @@ def test_lineage_and_card(trained):
 def test_embedded_checkpoints_stay_embedded(tmp_path):
     rows = [{**row, "prompt": [{"role": "user", "content": "Facts:"}]} for row in ROWS[:8]]
     run = make(tmp_path, embedded.path(), rows, bf16=True)
-    sft.run(run, 1)
+    trainer.train(run, 1)
     embedded.verify(run.checkpoint(1))
     weights = load_file(run.checkpoint(1) / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
@@ -320,7 +319,7 @@ def test_m0_from_a_base_model(tiny_llama, tmp_path):
         sft=recipe.Sft(**SFT),
     )
     run = make(tmp_path / "run", None)
-    run = Run(run.folder, run.recipe.model_copy(update={"model": recipe.Model(base=made)}))
+    run = RunFolder(run.path, run.recipe.model_copy(update={"model": recipe.Model(base=made)}))
     counts = base.run(run, 0)
     assert (counts["examples"], sum(counts["dropped"].values())) == (8, 1)
     tokenizer = AutoTokenizer.from_pretrained(run.checkpoint(0))
@@ -371,13 +370,13 @@ def test_mistakes(tiny_llama, tmp_path, spoil, settings, message):
         spoil(tmp_path / "start")
     run = make(tmp_path / "run", tmp_path / "start", **settings)
     with pytest.raises(SystemExit, match=message):
-        sft.run(run, 1)
+        trainer.train(run, 1)
     assert not run.checkpoint(1).exists()
 
 
 def test_no_disk_space(tmp_path):
     with pytest.raises(SystemExit, match=r"GB are free, 26,000\.0 GB are needed for two checkpoints"):
-        sft.check_space(tmp_path, tmp_path / "sft", 10**12, torch.bfloat16)
+        trainer.check_space(tmp_path, tmp_path / "sft", 10**12, torch.bfloat16)
 
 
 def test_too_long_ones_are_left_out_and_counted(tiny_llama):
@@ -385,7 +384,7 @@ def test_too_long_ones_are_left_out_and_counted(tiny_llama):
     end = examples.end_of_turn(tokenizer)
     lengths = [len(ids) for ids, _ in examples.encode(tokenizer, end, ROWS)]
     limit = sorted(lengths)[30]
-    data, counts = sft.examples(tokenizer, end, ROWS, recipe.Sft(**{**SFT, "max_length": limit}), "1")
+    data, counts = trainer.examples(tokenizer, end, ROWS, recipe.Sft(**{**SFT, "max_length": limit}), "1")
     assert counts["too_long"] == sum(length > limit for length in lengths) > 0
     assert max(map(len, data["input_ids"])) == limit
     assert math.ceil(counts["examples"] / 8) * 8 == counts["seen"] == len(data)
@@ -400,9 +399,8 @@ def test_splitting_a_batch():
 
 
 def test_commands(tiny_llama, tmp_path):
-    stage = stages.BY_NAME["sft"]
     run = make(tmp_path, tiny_llama)
-    assert launch.command(run, 1, stage)[1:] == ["-m", "training.stages.sft", str(tmp_path), "1"]
+    assert launch.command(run, 1, "sft")[1:] == ["-m", "training.stage", "sft", str(tmp_path), "1"]
     with pytest.raises(SystemExit, match=r"accelerate: nowhere: no such file.*fsdp2, fsdp2_cpu, zero3"):
         launch.accelerate_config("nowhere")
     for name in ("fsdp2", "fsdp2_cpu", "zero3"):

@@ -17,7 +17,7 @@ from ske_models.method import Question, Shot, answer_messages, knowledge_message
 from ske_models.prompts import PromptSet
 from training.data.windows import delete_parts
 from training.engine import CheckpointEngine, load_engine
-from training.run_folder import Run
+from training.run_folder import RunFolder
 from training.stages import questions, synthesize
 
 PROMPTS: PromptSet = prompts.load("default")
@@ -25,13 +25,13 @@ SHOT = Shot("1+1?", "One and one are two.", "So it is 2. The answer is 2.")
 SAMPLED = {"samples": 2, "temperature": 0.8, "window": 4}
 
 
-def world_run(folder: Path, **generation) -> Run:
+def world_run(folder: Path, **generation) -> RunFolder:
     run = make_run(folder, [{"source": "world"}], count=10, generation=SAMPLED | generation)
     questions.run(run, 1)
     return run
 
 
-def written(run: Run, n: int = 1) -> bytes:
+def written(run: RunFolder, n: int = 1) -> bytes:
     return (run.round(n) / "written.jsonl").read_bytes()
 
 

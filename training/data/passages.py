@@ -20,7 +20,7 @@ from ske_models.records import Request, measured
 from training.data.shots import load as load_shots
 from training.data.windows import in_windows
 from training.engine import CheckpointEngine, identity, load_engine
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 SHORTEST = 50  # characters; what is shorter is a heading, or the rest of a table
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
@@ -60,26 +60,26 @@ def shuffled(texts: Sequence[Any], size: int, seed: str) -> Iterator[str]:
         order, turn = left, turn + 1
 
 
-def ask(run: Run, n: int, path: Path, passages: list[str]) -> list[Row]:
+def ask(folder: RunFolder, n: int, path: Path, passages: list[str]) -> list[Row]:
     """Has the model that writes in round n ask a question about each passage; rows as in `path`.
 
     Rows: {"passage_id", "passage", "text" (what the model wrote), "truncated", "made_from"}. A file that was
     made from the same is read, an unfinished one continued. Raises UserError as `load_engine` does.
     """
-    writer = run.writer(n)
-    generation, prompts = run.recipe.generation, run.prompts
+    writer = folder.writer(n)
+    generation, prompts = folder.recipe.generation, folder.prompts
     limit = generation.max_question_tokens
     shots = load_shots(generation.shots if writer == 0 else None).ask
     before = []
     for shot in shots:
         before.append({"role": "user", "content": prompts.render("ask", passage=shot.passage)})
         before.append({"role": "assistant", "content": shot.question})
-    key = digest([identity(run, writer), [shot.model_dump() for shot in shots], path.name, passages])
+    key = digest([identity(folder, writer), [shot.model_dump() for shot in shots], path.name, passages])
     if path.is_file():
         rows = read_jsonl(path)
         if rows and all(row.get("made_from") == key for row in rows):
             return rows
-    engines = load_engine(run, writer)
+    engines = load_engine(folder, writer)
 
     def work(worker: int, index: int, window: list[str]) -> list[Row]:
         engine: CheckpointEngine = engines[worker]

@@ -1,6 +1,6 @@
 """Few-shot examples for M0, which has not learned the steps yet; later checkpoints are asked zero-shot.
 
-from training.shots import load
+from training.data.shots import load
 load("shots.yaml").steps[0].knowledge
 
 The file has two lists: `steps` (question, knowledge, reasoning) for `synthesize`, and `ask` (passage,
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from ske_models.errors import UserError
 from ske_models.fingerprint import digest
 from training.recipe import FOLDER
+from training.run_folder import RunFolder
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 
@@ -74,3 +75,8 @@ def load(name: str | None) -> Shots:
             f"{path}: {field}: {first['msg'].lower()}; `steps` has question, knowledge and reasoning, `ask` "
             "passage and question"
         ) from error
+
+
+def of_round(folder: RunFolder, n: int) -> dict[str, str]:
+    """What a record says of the examples of round `n`: only M0, which writes in round 1, is shown some."""
+    return {"shots": load(folder.recipe.generation.shots if n == 1 else None).hash}

@@ -1,7 +1,7 @@
 """The judge `self`: a checkpoint judges, greedily, by the engine that it writes with.
 
 from training.judges.itself import ask
-ask(run, 1, texts, run.round(2) / "scores.jsonl", "judge, round 2")
+ask(folder, 1, texts, folder.round(2) / "scores.jsonl", "judge, round 2")
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ske_models.records import Request, measured, prompt_tokens
 from training.data.windows import in_windows
 from training.engine import CheckpointEngine, identity, load_engine
 from training.judges.verdict import AGAIN, Verdict, read_verdict
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 
 def ask(
-    run: Run, checkpoint: int, prompts: Sequence[str], path: Path, label: str
+    folder: RunFolder, checkpoint: int, prompts: Sequence[str], path: Path, label: str
 ) -> tuple[list[Verdict], dict[str, Any]]:
     """The verdicts of M`checkpoint`, one a prompt, and {"tokens": {"input": ..., "output": ...}}.
 
     A killed call does at most the windows again that were under way, and ends with the same verdicts.
     path: beside it lie its parts meanwhile. Raises UserError: no checkpoint, a server that does not answer.
     """
-    size = run.recipe.generation.window
+    size = folder.recipe.generation.window
     windows = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-    engines = load_engine(run, checkpoint) if prompts else []
+    engines = load_engine(folder, checkpoint) if prompts else []
     greedy, sampled = ([_at(engine, heat) for engine in engines] for heat in (0.0, AGAIN))
 
     def work(worker: int, index: int, window: Sequence[str]) -> list[Row]:
@@ -45,7 +45,7 @@ def ask(
         return rows
 
     parts = path.with_name(f"{path.name}.verdicts")
-    key = digest([identity(run, checkpoint), list(prompts), AGAIN])
+    key = digest([identity(folder, checkpoint), list(prompts), AGAIN])
     rows = in_windows(parts, key, windows, work, max(len(engines), 1), label)
     parts.unlink()
     spent = {name: sum(row[name] for row in rows) for name in ("input", "output")}

@@ -1,6 +1,6 @@
 """The meta-skill analysis (paper, section "Analysis"): the judge scores what every checkpoint writes.
 
-    python -m training.reporting.analysis runs/world      # RUN/results/*/*.explicit.samples.jsonl -> RUN/analysis.jsonl
+    python -m training.reporting.analysis RUN   # results/*/*.explicit.samples.jsonl -> analysis.jsonl
 
 The same `analysis.items` items a task for every checkpoint; their knowledge and reasoning are judged as in
 round 1. A judge that is a model also scores as many texts of each round that the checkpoint scored itself, so
@@ -22,14 +22,14 @@ from ske_models.files import Row, read_jsonl, write_json, write_jsonl
 from ske_tasks.intervals import Interval, interval
 from training.recipe import WorldJudge
 from training.reporting.tables import Result, results, scale_mean
-from training.run_folder import Run
+from training.run_folder import RunFolder
 from training.stages.judge import KINDS, Judged, judge_texts
 from training.tinyworld.judge import find
 
 Means = dict[tuple[str, str], dict[int, Interval]]  # (task, kind) -> checkpoint -> mean score
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(folder: RunFolder) -> dict[str, Any]:
     """Writes RUN/analysis.jsonl, a row a judged text, and RUN/analysis.json; returns the latter's counts.
 
     Rows: kind, question, knowledge, reasoning, score (None: unscored), verdict, why; of a checkpoint's text
@@ -38,10 +38,10 @@ def run(run: Run) -> dict[str, Any]:
     """
     started = time.monotonic()
     skipped: Counter[str] = Counter()
-    texts = [*_tested(run, skipped), *_self_scored(run)]
+    texts = [*_tested(folder, skipped), *_self_scored(folder)]
     if not texts and not skipped:
         raise UserError(
-            f"{run.folder}: nothing to analyse: no task is evaluated by the method explicit yet; "
+            f"{folder.path}: nothing to analyse: no task is evaluated by the method explicit yet; "
             "add it to evaluate.methods, or do a round first"
         )
     items = [
@@ -49,8 +49,8 @@ def run(run: Run) -> dict[str, Any]:
         for text in texts
         for kind, whole in zip(KINDS, (False, True), strict=True)
     ]
-    path = run.folder / "analysis.jsonl"
-    judging = judge_texts(run, "judge", 0, items, path, "analysis")
+    path = folder.path / "analysis.jsonl"
+    judging = judge_texts(folder, "judge", 0, items, path, "analysis")
     rows = []
     for i, (item, verdict) in enumerate(zip(items, judging.verdicts, strict=True)):
         text = dict(texts[i // len(KINDS)])
@@ -68,9 +68,9 @@ def run(run: Run) -> dict[str, Any]:
         "stage": "analysis",
         "seconds": round(time.monotonic() - started, 1),
         "counts": counts,
-        "recipe": run.recipe.hash,
+        "recipe": folder.recipe.hash,
     }
-    write_json(run.folder / "analysis.json", record)
+    write_json(folder.path / "analysis.json", record)
     return counts
 
 
@@ -117,23 +117,23 @@ def agreement(rows: Iterable[Row]) -> dict[int, dict[str, list[list[int]]]]:
     }
 
 
-def _tested(run: Run, skipped: Counter[str]) -> list[Row]:
+def _tested(folder: RunFolder, skipped: Counter[str]) -> list[Row]:
     """The drawn items of every evaluated task, as each checkpoint wrote them."""
     drawn: dict[str, list[int]] = {}
     texts = []
-    for (task, method, k), result in results(run).items():
+    for (task, method, k), result in results(folder).items():
         if method != "explicit":
             continue
         if task not in drawn:
             ids = sorted(result.rows)
-            rng = random.Random(f"{run.recipe.seed}-analysis-{task}")
-            drawn[task] = sorted(rng.sample(ids, min(run.recipe.analysis.items, len(ids))))
-        texts += _of_checkpoint(run, task, k, result, drawn[task], skipped)
+            rng = random.Random(f"{folder.recipe.seed}-analysis-{task}")
+            drawn[task] = sorted(rng.sample(ids, min(folder.recipe.analysis.items, len(ids))))
+        texts += _of_checkpoint(folder, task, k, result, drawn[task], skipped)
     return texts
 
 
 def _of_checkpoint(
-    run: Run, task: str, k: int, result: Result, drawn: Sequence[int], skipped: Counter[str]
+    folder: RunFolder, task: str, k: int, result: Result, drawn: Sequence[int], skipped: Counter[str]
 ) -> list[Row]:
     texts = []
     for doc_id in drawn:
@@ -143,7 +143,7 @@ def _of_checkpoint(
             skipped["truncated"] += 1
         elif not (row["knowledge"] or "").strip() or not row["answer"].strip():
             skipped["empty"] += 1
-        elif question is None or (isinstance(run.recipe.judge, WorldJudge) and find(question) is None):
+        elif question is None or (isinstance(folder.recipe.judge, WorldJudge) and find(question) is None):
             skipped["question_unknown"] += 1
         else:
             texts.append(
@@ -161,25 +161,25 @@ def _of_checkpoint(
     return texts
 
 
-def _self_scored(run: Run) -> list[Row]:
+def _self_scored(folder: RunFolder) -> list[Row]:
     """Drawn texts of the rounds whose checkpoint scored itself, for a judge that is a model."""
     texts: list[Row] = []
-    for n in range(1, run.rounds + 1):
-        folder = run.round(n)
+    for n in range(1, folder.rounds + 1):
+        scored = folder.round(n) / "scores.jsonl"
         if (
-            isinstance(run.recipe.judge, WorldJudge)
-            or run.settings(n).judge != "self"
-            or not (folder / "scores.jsonl").is_file()
+            isinstance(folder.recipe.judge, WorldJudge)
+            or folder.settings(n).judge != "self"
+            or not scored.is_file()
         ):
             continue
         scores: dict[tuple[str, int], dict[str, int]] = {}
-        for row in read_jsonl(folder / "scores.jsonl"):
+        for row in read_jsonl(scored):
             if row["score"] is not None:
                 scores.setdefault((row["id"], row["sample"]), {})[row["kind"]] = row["score"]
-        written = read_jsonl(folder / "written.jsonl")
+        written = read_jsonl(folder.round(n) / "written.jsonl")
         whole = [row for row in written if len(scores.get((row["id"], row["sample"]), ())) == len(KINDS)]
-        rng = random.Random(f"{run.recipe.seed}-analysis-round{n}")
-        for row in rng.sample(whole, min(run.recipe.analysis.items, len(whole))):
+        rng = random.Random(f"{folder.recipe.seed}-analysis-round{n}")
+        for row in rng.sample(whole, min(folder.recipe.analysis.items, len(whole))):
             kept = {key: row[key] for key in ("id", "sample", "question", "knowledge", "reasoning")}
             texts.append({"round": n, **kept, "scores": scores[row["id"], row["sample"]]})
     return texts
@@ -195,7 +195,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m training.reporting.analysis")
     parser.add_argument("run", type=Path, help="the run's folder")
-    counts = run(Run.open(parser.parse_args().run))
+    counts = run(RunFolder.open(parser.parse_args().run))
     print(f"analysis: {counts['texts']:,} texts of the checkpoints, {counts['unscored']:,} scores missing")
 
 

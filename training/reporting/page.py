@@ -1,7 +1,7 @@
 """The sections of the report as plain tables and sentences; draws the pictures that belong to them.
 
 from training.reporting.page import content
-content(run)["progress"]        # "Rounds done: 1 and 2 of 4. Evaluated: M0, M1 and M2."
+content(folder)["progress"]        # "Rounds done: 1 and 2 of 4. Evaluated: M0, M1 and M2."
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from training.recipe import OpenAIJudge
 from training.reporting import analysis, page_accuracy, plots, tables
 from training.reporting.cells import NONE, by_checkpoint, listed, share, table
 from training.reporting.tables import Results
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 Done = Mapping[tuple[int, str], dict[str, Any]]  # the record of each stage that is done, by (round, stage)
 
 
-def content(run: Run) -> dict[str, Any]:
+def content(folder: RunFolder) -> dict[str, Any]:
     """All that report.html.j2 shows but the pictures, which are drawn into the run's folder."""
-    found, done = tables.results(run), tables.records(run)
+    found, done = tables.results(folder), tables.records(folder)
     return {
-        **_head(run, found, done),
-        **page_accuracy.section(run, found),
-        **_data(run, done),
-        **_agreement(run, done),
-        **_analysis(run),
-        **_cost(run, done),
-        **_lineage(run, done),
+        **_head(folder, found, done),
+        **page_accuracy.section(folder, found),
+        **_data(folder, done),
+        **_agreement(folder, done),
+        **_analysis(folder),
+        **_cost(folder, done),
+        **_lineage(folder, done),
     }
 
 
-def _head(run: Run, found: Results, done: Done) -> dict[str, Any]:
+def _head(folder: RunFolder, found: Results, done: Done) -> dict[str, Any]:
     evaluated = sorted({k for _, _, k in found})
-    whole = [n for n in range(1, run.rounds + 1) if (n, "sft") in done]
-    progress = f"Rounds done: {listed(map(str, whole)) or 'none'} of {run.rounds}. "
+    whole = [n for n in range(1, folder.rounds + 1) if (n, "sft") in done]
+    progress = f"Rounds done: {listed(map(str, whole)) or 'none'} of {folder.rounds}. "
     progress += f"Evaluated: {listed(f'M{k}' for k in evaluated) or 'nothing'}."
-    recipe = run.recipe
+    recipe = folder.recipe
     return {
         "name": recipe.name,
         "recipe_hash": recipe.hash,
-        "prompts": f"{recipe.prompts} ({run.prompts.hash})",
+        "prompts": f"{recipe.prompts} ({folder.prompts.hash})",
         "seed": recipe.seed,
-        "judge": _judge(run),
+        "judge": _judge(folder),
         "progress": progress,
         "samples": [
-            {"n": n, "writer": run.writer(n), "judge": _judge_of(run, n), "samples": samples}
-            for n in range(1, run.rounds + 1)
-            if (samples := tables.followed(run, n))
+            {"n": n, "writer": folder.writer(n), "judge": _judge_of(folder, n), "samples": samples}
+            for n in range(1, folder.rounds + 1)
+            if (samples := tables.followed(folder, n))
         ],
         "recipe": yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     }
 
 
-def _data(run: Run, done: Done) -> dict[str, Any]:
+def _data(folder: RunFolder, done: Done) -> dict[str, Any]:
     mixed, selected = _counts(done, "mix"), _counts(done, "select")
     kinds = list(dict.fromkeys(kind for counts in mixed.values() for kind in counts["kinds"]))
     rows = []
@@ -75,11 +75,11 @@ def _data(run: Run, done: Done) -> dict[str, Any]:
         "of the scored": lambda c: share(c["share_passed"]),
         "passed, but equal to another": lambda c: f"{c['passed_equal']:,}",
         "above the quota": lambda c: f"{c['dropped_by_quota']:,}",
-        "kept": lambda c: f"{c['kept']:,}",
-        "questions with a kept text": lambda c: f"{c['questions_kept']:,}",
+        "selected": lambda c: f"{c['selected']:,}",
+        "questions with a selected text": lambda c: f"{c['questions_selected']:,}",
         "chosen by": lambda c: str(c["by"]),
     }
-    funnel = [["judge", *(_judge_of(run, n) for n in selected)]]
+    funnel = [["judge", *(_judge_of(folder, n) for n in selected)]]
     funnel += [[name, *(line(counts) for counts in selected.values())] for name, line in lines.items()]
     scores = [
         [f"round {n}, {kind}", *(f"{value:,}" for value in values)]
@@ -87,12 +87,12 @@ def _data(run: Run, done: Done) -> dict[str, Any]:
         for kind, values in counts["histogram"].items()
     ]
     if selected:
-        plots.histograms(run.folder / "scores.png", selected)
-    lacking = [str(n) for n in range(1, run.rounds + 1) if n not in mixed]
+        plots.histograms(folder.path / "scores.png", selected)
+    lacking = [str(n) for n in range(1, folder.rounds + 1) if n not in mixed]
     return {
         "data": table("data", head, rows, "The SFT set of each checkpoint") if mixed else None,
         "funnel": table(
-            "funnel", ["", *(f"round {n}" for n in selected)], funnel, "From questions to kept texts"
+            "funnel", ["", *(f"round {n}" for n in selected)], funnel, "From questions to selected texts"
         )
         if selected
         else None,
@@ -108,25 +108,25 @@ def _data(run: Run, done: Done) -> dict[str, Any]:
     }
 
 
-def _agreement(run: Run, done: Done) -> dict[str, Any]:
+def _agreement(folder: RunFolder, done: Done) -> dict[str, Any]:
     selected = _counts(done, "select")
-    itself = [n for n in range(1, run.rounds + 1) if run.settings(n).judge == "self"]
+    itself = [n for n in range(1, folder.rounds + 1) if folder.settings(n).judge == "self"]
     rows = []
     for n, counts in selected.items():
         for which in ("all", "distinct") if "truth" in counts else ():
             rates = counts["truth"][which]
             shares = [share(rates[name]) for name in ("base_rate", "precision", "recall")]
-            rows.append([f"{n} ({_judge_of(run, n)})", which, f"{rates['n']:,}", *shares])
+            rows.append([f"{n} ({_judge_of(folder, n)})", which, f"{rates['n']:,}", *shares])
     pairs = {
         n: counts["agreement"] for n, counts in selected.items() if "agreement" in counts and n in itself
     }
-    pairs = pairs or analysis.agreement(_analysed(run))
+    pairs = pairs or analysis.agreement(_analysed(folder))
     if pairs:
-        plots.agreement(run.folder / "agreement.png", pairs, _judge(run))
+        plots.agreement(folder.path / "agreement.png", pairs, _judge(folder))
     agreed = []
     for n, kinds in pairs.items():
         for kind, cells in kinds.items():
-            least = run.select(n).threshold
+            least = folder.select(n).threshold
             texts = sum(count for _, _, count in cells)
             same = sum(count for own, judged, count in cells if own == judged)
             side = sum(count for own, judged, count in cells if (own >= least) == (judged >= least))
@@ -139,7 +139,7 @@ def _agreement(run: Run, done: Done) -> dict[str, Any]:
         "truth": table("truth", ["round (judge)", "texts", "n", "base rate", "precision", "recall"], rows, "")
         if rows
         else None,
-        "oracle_rounds": oracle if run.recipe.judge.kind == "world" else "",
+        "oracle_rounds": oracle if folder.recipe.judge.kind == "world" else "",
         "agreement": table("agreement-shares", head, agreed, ""),
         "no_agreement": "No round in which the model scores itself has been compared with the judge yet."
         if itself
@@ -147,8 +147,8 @@ def _agreement(run: Run, done: Done) -> dict[str, Any]:
     }
 
 
-def _analysis(run: Run) -> dict[str, Any]:
-    rows = _analysed(run)
+def _analysis(folder: RunFolder) -> dict[str, Any]:
+    rows = _analysed(folder)
     means = analysis.means(rows)
     parts: dict[str, dict[int, list[Interval]]] = {}
     for (_, kind), series in means.items():
@@ -156,9 +156,9 @@ def _analysis(run: Run) -> dict[str, Any]:
             parts.setdefault(kind, {}).setdefault(k, []).append(mean)
     if means:
         over_tasks = {kind: {k: tables.average(of) for k, of in one.items()} for kind, one in parts.items()}
-        plots.meta_skills(run.folder / "meta_skills.png", over_tasks, run.rounds, _judge(run))
+        plots.meta_skills(folder.path / "meta_skills.png", over_tasks, folder.rounds, _judge(folder))
     shares = []
-    threshold = run.recipe.select.threshold
+    threshold = folder.recipe.select.threshold
     for task in dict.fromkeys(task for task, _ in means):
         columns = {kind: series for (its_task, kind), series in means.items() if its_task == task}
         shares.append(
@@ -172,12 +172,14 @@ def _analysis(run: Run) -> dict[str, Any]:
                 f"analysis-high-{task}", high, f"{task}: percent of the texts that reach the threshold"
             )
         )
-    note = f"The same {run.recipe.analysis.items:,} items a task (all, if it has fewer) for every checkpoint"
+    note = (
+        f"The same {folder.recipe.analysis.items:,} items a task (all, if it has fewer) for every checkpoint"
+    )
     missing = "Not part of this run (analysis.items is 0 in the recipe)."
-    if run.recipe.analysis.items:
+    if folder.recipe.analysis.items:
         missing = "Not done yet: it follows the last round."
-    if (run.folder / "analysis.json").is_file():
-        counts = read_json(run.folder / "analysis.json")["counts"]
+    if (folder.path / "analysis.json").is_file():
+        counts = read_json(folder.path / "analysis.json")["counts"]
         left_out = {"unscored": counts["unscored"], **counts["skipped"]}
         said = listed(f"{n:,} {why.replace('_', ' ')}" for why, n in left_out.items())
         note += f", answered by explicit. Left out: {said}."
@@ -189,7 +191,7 @@ def _analysis(run: Run) -> dict[str, Any]:
     }
 
 
-def _cost(run: Run, done: Done) -> dict[str, Any]:
+def _cost(folder: RunFolder, done: Done) -> dict[str, Any]:
     seconds: dict[int, dict[str, float]] = {}
     rows, total, dollars = [], 0.0, 0.0
     for (n, stage), record in done.items():
@@ -200,7 +202,7 @@ def _cost(run: Run, done: Done) -> dict[str, Any]:
         cost = NONE if usd is None else f"{usd:.2f}"
         rows.append([f"{n}", stage, f"{record['seconds'] / 60:.2f}", f"{tokens:,}" if tokens else NONE, cost])
     if rows:
-        plots.times(run.folder / "times.png", seconds)
+        plots.times(folder.path / "times.png", seconds)
         rows.append(["total", "", f"{total / 60:.2f}", "", f"{dollars:.2f}" if dollars else NONE])
     return {
         "cost": table("cost-stages", ["round", "stage", "minutes", "tokens", "USD"], rows, "")
@@ -209,17 +211,17 @@ def _cost(run: Run, done: Done) -> dict[str, Any]:
     }
 
 
-def _lineage(run: Run, done: Done) -> dict[str, Any]:
-    recipe, latest = run.recipe, list(done.values())[-1:]
+def _lineage(folder: RunFolder, done: Done) -> dict[str, Any]:
+    recipe, latest = folder.recipe, list(done.values())[-1:]
     start = recipe.model.base.checkpoint + ", fine-tuned" if recipe.model.base else recipe.model.checkpoint
     rows = [
         ["recipe", f"{recipe.name}, {recipe.hash}"],
-        ["prompts", f"{recipe.prompts}, {run.prompts.hash}, layout {recipe.layout}"],
+        ["prompts", f"{recipe.prompts}, {folder.prompts.hash}, layout {recipe.layout}"],
         ["seed", str(recipe.seed)],
         ["M0", str(start)],
         *(
-            [f"M{n}", f"from M{run.start(n)}, scored by {_judge_of(run, n)}"]
-            for n in range(1, run.rounds + 1)
+            [f"M{n}", f"from M{folder.start(n)}, scored by {_judge_of(folder, n)}"]
+            for n in range(1, folder.rounds + 1)
         ),
     ]
     versions = [", ".join(f"{name} {at}" for name, at in record["versions"].items()) for record in latest]
@@ -233,15 +235,15 @@ def _counts(done: Done, stage: str) -> dict[int, dict[str, Any]]:
     return {n: record["counts"] for (n, name), record in done.items() if name == stage}
 
 
-def _analysed(run: Run) -> list[dict[str, Any]]:
-    file = run.folder / "analysis.jsonl"
-    return read_jsonl(file) if (run.folder / "analysis.json").is_file() else []
+def _analysed(folder: RunFolder) -> list[dict[str, Any]]:
+    file = folder.path / "analysis.jsonl"
+    return read_jsonl(file) if (folder.path / "analysis.json").is_file() else []
 
 
-def _judge(run: Run) -> str:
-    judge = run.recipe.judge
+def _judge(folder: RunFolder) -> str:
+    judge = folder.recipe.judge
     return judge.model if isinstance(judge, OpenAIJudge) else "the oracle"
 
 
-def _judge_of(run: Run, n: int) -> str:
-    return f"M{run.writer(n)}" if run.settings(n).judge == "self" else _judge(run)
+def _judge_of(folder: RunFolder, n: int) -> str:
+    return f"M{folder.writer(n)}" if folder.settings(n).judge == "self" else _judge(folder)

@@ -1,7 +1,7 @@
 """The report's section on accuracy.
 
 from training.reporting.page_accuracy import section
-section(run, results(run))["not_evaluated"]     # ["M3 is not evaluated yet.", ...]
+section(folder, results(folder))["not_evaluated"]     # ["M3 is not evaluated yet.", ...]
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from typing import Any
 from training.reporting import plots, tables
 from training.reporting.cells import NONE, by_checkpoint, cell, listed, table
 from training.reporting.tables import AVERAGE, EXTRACTION, Results, Series
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 NAMES = {"direct": "direct", "cot": "CoT", "explicit": "explicit", EXTRACTION: "knowledge right"}
 
 
-def section(run: Run, found: Results) -> dict[str, Any]:
+def section(folder: RunFolder, found: Results) -> dict[str, Any]:
     """What the template shows of accuracy; draws accuracy.png."""
     accuracies = tables.accuracies(found)
     used, named = methods(accuracies), tasks(accuracies)
     missing = []
-    for k in range(run.rounds + 1):
+    for k in range(folder.rounds + 1):
         lacking = [
             f"{task} by {method}"
-            for task in run.recipe.evaluate.tasks
-            for method in run.recipe.evaluate.methods
+            for task in folder.recipe.evaluate.tasks
+            for method in folder.recipe.evaluate.methods
             if (task, method, k) not in found
         ]
         if lacking:
-            every = len(lacking) == len(run.recipe.evaluate.tasks) * len(run.recipe.evaluate.methods)
+            every = len(lacking) == len(folder.recipe.evaluate.tasks) * len(folder.recipe.evaluate.methods)
             missing.append(f"M{k} is not evaluated yet" + (f": {listed(lacking)}." if not every else "."))
-    if not run.recipe.evaluate.tasks:
+    if not folder.recipe.evaluate.tasks:
         missing.append("The recipe names no task (evaluate.tasks).")
     if accuracies:
         panels = {
             _title(accuracies, task): {m: accuracies.get((task, m), {}) for m in used} for task in named
         }
-        plots.accuracy(run.folder / "accuracy.png", panels, run.rounds)
+        plots.accuracy(folder.path / "accuracy.png", panels, folder.rounds)
     differences = []
-    steps = tables.steps(found, run.rounds)
+    steps = tables.steps(found, folder.rounds)
     for task in named:
         gained = {NAMES[method]: steps.get((task, method), {}) for method in used if method != EXTRACTION}
         pairs = sorted(

@@ -22,12 +22,12 @@ from ske_models.errors import UserError
 from training.reporting import page, tables
 from training.reporting.cells import cell
 from training.reporting.page_accuracy import NAMES, methods, tasks
-from training.run_folder import Run
+from training.run_folder import RunFolder
 
 PICTURES = ("accuracy", "scores", "agreement", "meta_skills", "times")
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(folder: RunFolder) -> dict[str, Any]:
     """Writes RUN/report.html and the PNG files that it shows; returns which checkpoints it has results of.
 
     Raises UserError if the disk is full or the folder cannot be written.
@@ -39,12 +39,12 @@ def run(run: Run) -> dict[str, Any]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    files = {name: run.folder / f"{name}.png" for name in PICTURES}
-    target = run.folder / "report.html"
+    files = {name: folder.path / f"{name}.png" for name in PICTURES}
+    target = folder.path / "report.html"
     try:
         for file in files.values():  # no picture of an earlier state is left beside the page
             file.unlink(missing_ok=True)
-        content = page.content(run)
+        content = page.content(folder)
         content["pictures"] = {
             name: base64.b64encode(file.read_bytes()).decode()
             for name, file in files.items()
@@ -57,13 +57,13 @@ def run(run: Run) -> dict[str, Any]:
         raise UserError(
             f"{target}: cannot be written: {error.strerror}; make room and report again"
         ) from error
-    return {"report": str(target), "checkpoints": sorted({k for _, _, k in tables.results(run)})}
+    return {"report": str(target), "checkpoints": sorted({k for _, _, k in tables.results(folder)})}
 
 
-def summary_table(run: Run) -> Table:
+def summary_table(folder: RunFolder) -> Table:
     """M0 ... M4 by methods, task by task and on average, for the terminal."""
     table = Table(title="Accuracy in percent [95 % interval]", caption_justify="left")
-    accuracies = tables.accuracies(tables.results(run))
+    accuracies = tables.accuracies(tables.results(folder))
     used = methods(accuracies)
     table.add_column("task")
     table.add_column("model")
@@ -86,7 +86,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m training.reporting.report")
     parser.add_argument("run", type=Path, help="the run's folder")
-    opened = Run.open(parser.parse_args().run)
+    opened = RunFolder.open(parser.parse_args().run)
     made = run(opened)
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(summary_table(opened))

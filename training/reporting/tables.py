@@ -1,7 +1,7 @@
 """What a run's files say in numbers: accuracies and differences with intervals, the data, the costs.
 
 from training.reporting.tables import accuracies, results
-accuracies(results(run))["ske_world", "explicit"][4]        # M4
+accuracies(results(folder))["ske_world", "explicit"][4]        # M4
 
 Everything is read from what the stages left, so a run that is under way gives what there is so far.
 """
@@ -14,16 +14,16 @@ from typing import Any
 
 from ske_models.files import Row, read_json, read_jsonl
 from ske_tasks.intervals import Interval, interval
-from training.run_folder import Run
+from training.run_folder import RunFolder
+from training.stage import STAGES
 
 AVERAGE = "average"
 EXTRACTION = "extraction"  # shown beside the methods: is the written knowledge right and complete?
-STAGES = ("base", "questions", "synthesize", "judge", "select", "mix", "sft", "evaluate")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluation: `rows` as training/stages/evaluate.py writes them, by doc_id; lm-eval's own `metrics`."""
+    """One evaluation: `rows` as the stage `evaluate` writes them, by doc_id; lm-eval's own `metrics`."""
 
     rows: dict[int, Row]
     metrics: dict[str, float]
@@ -45,13 +45,13 @@ Results = dict[tuple[str, str, int], Result]  # by (task, method, checkpoint)
 Series = dict[int, Interval]  # by checkpoint
 
 
-def results(run: Run) -> Results:
+def results(folder: RunFolder) -> Results:
     """What has been evaluated so far."""
     found: Results = {}
-    for k in range(run.rounds + 1):
-        for task in run.recipe.evaluate.tasks:
-            for method in run.recipe.evaluate.methods:
-                file = run.results(k) / f"{task}.{method}.json"
+    for k in range(folder.rounds + 1):
+        for task in folder.recipe.evaluate.tasks:
+            for method in folder.recipe.evaluate.methods:
+                file = folder.results(k) / f"{task}.{method}.json"
                 if file.is_file():
                     rows = read_jsonl(file.with_name(f"{task}.{method}.samples.jsonl"))
                     found[task, method, k] = Result(
@@ -145,14 +145,14 @@ def _averages(
     return averages
 
 
-def records(run: Run) -> dict[tuple[int, str], dict[str, Any]]:
+def records(folder: RunFolder) -> dict[tuple[int, str], dict[str, Any]]:
     """(round, stage) -> its record, of the stages that are done."""
     found = {}
-    for n in range(run.rounds + 1):
+    for n in range(folder.rounds + 1):
         for stage in STAGES:
-            file = run.round(n) / f"{stage}.json"
+            file = stage.record(folder, n)
             if file.is_file():
-                found[n, stage] = read_json(file)
+                found[n, stage.name] = read_json(file)
     return found
 
 
@@ -165,32 +165,32 @@ def tokens(counts: Any) -> int:
     return below + (sum(here.values()) if isinstance(here, dict) else here)
 
 
-def followed(run: Run, n: int) -> list[dict[str, Any]]:
+def followed(folder: RunFolder, n: int) -> list[dict[str, Any]]:
     """Samples of a round from the question to what became of them: the first of each fate.
 
     Each: fate, row (of written.jsonl), verdicts (kind -> row of scores.jsonl, None if not judged).
     """
-    folder = run.round(n)
-    if not all((folder / name).is_file() for name in ("written.jsonl", "scores.jsonl", "selected.jsonl")):
+    here = folder.round(n)
+    if not all((here / name).is_file() for name in ("written.jsonl", "scores.jsonl", "selected.jsonl")):
         return []
-    select = run.select(n)
-    scores = {(row["id"], row["sample"], row["kind"]): row for row in read_jsonl(folder / "scores.jsonl")}
-    kept = {(row["id"], row["sample"]) for row in read_jsonl(folder / "selected.jsonl")}
+    select = folder.select(n)
+    scores = {(row["id"], row["sample"], row["kind"]): row for row in read_jsonl(here / "scores.jsonl")}
+    selected = {(row["id"], row["sample"]) for row in read_jsonl(here / "selected.jsonl")}
     found: dict[str, dict[str, Any]] = {}
-    for row in read_jsonl(folder / "written.jsonl"):
+    for row in read_jsonl(here / "written.jsonl"):
         name = (row["id"], row["sample"])
         verdicts = {kind: scores.get((*name, kind)) for kind in ("knowledge", "reasoning")}
         values = {kind: verdict["score"] if verdict else None for kind, verdict in verdicts.items()}
         low = [kind for kind, value in values.items() if value is not None and value < select.threshold]
-        if name in kept:
-            fate = "kept"
+        if name in selected:
+            fate = "selected"
         elif None in verdicts.values():
             fate = "not judged: truncated or empty"
         elif None in values.values():
-            fate = "not kept: unscored"
+            fate = "not selected: unscored"
         elif low and select.by == "score":
-            fate = f"not kept: {' and '.join(low)} below {select.threshold}"
+            fate = f"not selected: {' and '.join(low)} below {select.threshold}"
         else:
-            fate = "not kept: an equal text, the quota or the draw"
+            fate = "not selected: an equal text, the quota or the draw"
         found.setdefault(fate, {"fate": fate, "row": row, "verdicts": verdicts})
     return sorted(found.values(), key=lambda sample: sample["fate"])

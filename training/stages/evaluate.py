@@ -1,6 +1,6 @@
 """lm-eval on a checkpoint of a run: each task of the recipe by each method, with one load of the model.
 
-    python -m training.stages.evaluate runs/world 2        # M2
+    python -m training.stage evaluate runs/world 2        # M2
 
 The same numbers come from the stock command, which any checkpoint of a run can be given to:
 
@@ -24,16 +24,17 @@ from ske_models.files import read_json, write_json, write_jsonl
 from ske_models.lm_eval.model import SKEExplicitLM
 from ske_models.records import Answer
 from training import card
-from training.run_folder import Run
+from training.run_folder import RunFolder
+from training.stages import Stage, checkpoint_files, part, prompting
 
 TASKS = str(Path(ske_tasks.__file__).parent / "tasks")
 
 
-def run(run: Run, n: int) -> dict[str, Any]:
+def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Evaluates M`n`; returns {"TASK.METHOD": accuracy}. What a killed try left is not done again."""
-    settings, folder = run.recipe.evaluate, run.results(n)
+    settings, results = folder.recipe.evaluate, folder.results(n)
     pairs = [(task, method) for task in settings.tasks for method in settings.methods]
-    files = {pair: folder / f"{pair[0]}.{pair[1]}.json" for pair in pairs}
+    files = {pair: results / f"{pair[0]}.{pair[1]}.json" for pair in pairs}
     missing = [pair for pair in pairs if not files[pair].is_file()]
     if missing:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)  # else pages of remarks on each task
@@ -44,18 +45,18 @@ def run(run: Run, n: int) -> dict[str, Any]:
         model = SKEExplicitLM(
             backend=settings.backend,
             method=missing[0][1],
-            prompts=run.recipe.prompts,
-            layout=run.recipe.layout,
-            store=str(folder / "store.sqlite"),
-            pretrained=str(run.checkpoint(n)),
+            prompts=folder.recipe.prompts,
+            layout=folder.recipe.layout,
+            store=str(results / "store.sqlite"),
+            pretrained=str(folder.checkpoint(n)),
             **settings.args,
         )
         for task, method in missing:
             model.ask_by(method)
-            _evaluate(model, tasks, task, settings.limit, folder / f"{task}.{method}")
+            _evaluate(model, tasks, task, settings.limit, results / f"{task}.{method}")
     for suffix in ("", "-wal", "-shm"):  # every answer is in the samples by now
-        (folder / f"store.sqlite{suffix}").unlink(missing_ok=True)
-    card.write(run, n)
+        (results / f"store.sqlite{suffix}").unlink(missing_ok=True)
+    card.write(folder, n)
     return {
         f"{task}.{method}": read_json(file)["metrics"].get("acc") for (task, method), file in files.items()
     }
@@ -119,7 +120,16 @@ def _row(sample: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
-    from training.stage import command
+def _says(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.1%}" for name, value in counts.items() if value is not None)
 
-    command("evaluate")
+
+STAGE = Stage(
+    name="evaluate",
+    inputs=checkpoint_files,
+    settings=lambda folder, _n: part(folder, "evaluate") | prompting(folder),
+    outputs=(),
+    work="results/M{n}",
+    run=run,
+    says=_says,
+)

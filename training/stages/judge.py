@@ -1,6 +1,6 @@
 """The stage `judge`: a critique and a score from 1 to 10 for the knowledge and the reasoning of every sample.
 
-    python -m training.stages.judge runs/world 1      # round1/written.jsonl -> round1/scores.jsonl
+    python -m training.stage judge runs/world 1      # round1/written.jsonl -> round1/scores.jsonl
 
 Who judges is a role of the recipe (`training/judges/`): `openai`, `world`, or the model that wrote the texts
 (`itself.py`). A verdict without a clear score is asked for once more, sampled, so that a model that is asked
@@ -22,7 +22,8 @@ from ske_models.prompts import PromptSet
 from ske_models.prompts import load as load_prompts
 from training.judges.verdict import Verdict
 from training.recipe import OpenAIJudge, Recipe
-from training.run_folder import Run
+from training.run_folder import RunFolder
+from training.stages import Stage, checkpoint_files, part, prompting
 
 Kind = Literal["knowledge", "reasoning"]
 KINDS: tuple[Kind, ...] = ("knowledge", "reasoning")
@@ -99,7 +100,7 @@ def escape(text: str) -> str:
 
 
 def judge_texts(
-    run: Run,
+    folder: RunFolder,
     role: Literal["judge", "self"],
     n_checkpoint: int,
     items: Sequence[Judged],
@@ -117,18 +118,18 @@ def judge_texts(
     for item in items:
         first.setdefault(item.content, item)
     distinct = list(first.values())
-    texts = [prompt(run.prompts, item) for item in distinct]
+    texts = [prompt(folder.prompts, item) for item in distinct]
     spent: dict[str, Any] = {}
     if role == "self":
         from training.judges import itself
 
-        verdicts, spent = itself.ask(run, n_checkpoint, texts, path, label)
-    elif isinstance(run.recipe.judge, OpenAIJudge):
+        verdicts, spent = itself.ask(folder, n_checkpoint, texts, path, label)
+    elif isinstance(folder.recipe.judge, OpenAIJudge):
         from training.judges import openai as judge_openai
 
-        stage = path.relative_to(run.folder).as_posix()
-        book = run.folder / "judge.sqlite"
-        verdicts, spent = judge_openai.ask(run.recipe.judge, texts, book, stage, label)
+        stage = path.relative_to(folder.path).as_posix()
+        book = folder.path / "judge.sqlite"
+        verdicts, spent = judge_openai.ask(folder.recipe.judge, texts, book, stage, label)
     else:
         from training.tinyworld import judge as world
 
@@ -143,16 +144,18 @@ def judge_texts(
     return Judging([by_content[item.content] for item in items], counts | spent)
 
 
-def run(run: Run, n: int) -> dict[str, Any]:
+def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Judges round `n`; returns its counts: texts scored, unscored by reason and skipped, histograms, cost.
 
     Samples whose knowledge or reasoning is empty or truncated are skipped.
     """
-    written = read_jsonl(run.round(n) / "written.jsonl")
+    written = read_jsonl(folder.round(n) / "written.jsonl")
     whole = [row for row in written if _whole(row)]
     items = [_judged(row, kind) for row in whole for kind in KINDS]
-    path = run.round(n) / "scores.jsonl"
-    judging = judge_texts(run, run.settings(n).judge, run.writer(n), items, path, f"judge, round {n}")
+    path = folder.round(n) / "scores.jsonl"
+    judging = judge_texts(
+        folder, folder.settings(n).judge, folder.writer(n), items, path, f"judge, round {n}"
+    )
     samples = [row["sample"] for row in whole for _ in KINDS]
     rows = [
         {
@@ -216,7 +219,32 @@ def estimate_texts(recipe: Recipe, texts: int, itself: bool) -> dict[str, Any]:
     return counts
 
 
-if __name__ == "__main__":
-    from training.stage import command
+def _inputs(folder: RunFolder, n: int) -> list[Path]:
+    itself = folder.settings(n).judge == "self"
+    return [
+        folder.round(n) / "written.jsonl",
+        *(checkpoint_files(folder, folder.writer(n)) if itself else []),
+    ]
 
-    command("judge")
+
+def _settings(folder: RunFolder, n: int) -> dict[str, Any]:
+    role = folder.settings(n).judge
+    return part(folder, "generation" if role == "self" else "judge") | prompting(folder) | {"role": role}
+
+
+def _says(counts: dict[str, Any]) -> str:
+    parts = [f"{counts['scored']:,} scores"]
+    parts += [f"{n:,} {why}" for why, n in counts["unscored"].items()]
+    parts += [f"{counts['skipped']:,} not judged (truncated or empty)"] if counts["skipped"] else []
+    parts += [f"${counts['usd']:,.2f}"] if counts.get("usd") else []
+    return ", ".join(parts)
+
+
+STAGE = Stage(
+    name="judge",
+    inputs=_inputs,
+    settings=_settings,
+    outputs=("round{n}/scores.jsonl",),
+    run=run,
+    says=_says,
+)

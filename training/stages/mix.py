@@ -1,9 +1,9 @@
 """Stage `mix`: the SFT set of a round, in the very turns that the evaluation sends.
 
-python -m training.stages.mix runs/world 1     # round1/selected.jsonl -> round1/sft.jsonl
+python -m training.stage mix runs/world 1     # round1/selected.jsonl -> round1/sft.jsonl
 
-knowledge    question -> the kept knowledge
-reasoning    question and knowledge -> the kept reasoning
+knowledge    question -> the selected knowledge
+reasoning    question and knowledge -> the selected reasoning
 scoring      the judge's prompt -> its critique and score, as it wrote them in round 1
 general      instruction data
 """
@@ -14,6 +14,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ske_models.errors import UserError
@@ -22,7 +23,8 @@ from ske_models.method import Message, Question, answer_messages, knowledge_mess
 from ske_tasks.world import default_world
 from training.data.sources import chats
 from training.recipe import WorldChats
-from training.run_folder import Run
+from training.run_folder import RunFolder
+from training.stages import Stage, part, prompting
 from training.stages.judge import KINDS, Judged, Kind, prompt
 from training.tinyworld import corpus, exercises, lessons, vocabulary
 from training.tinyworld.lessons import Lesson
@@ -42,19 +44,19 @@ SENTENCES = 8  # of the corpus, in a chat
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
-def run(run: Run, n: int) -> dict[str, Any]:
+def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Writes sft.jsonl of round `n` in random order; returns counts.
 
     kinds: of each kind, the examples, how many there were to draw from, and how many equal ones were dropped.
     scores: examples of scoring by kind and score.
     Raises UserError if the round is to have self-written examples and there are none.
     """
-    mix, seed = run.settings(n).mix, f"{run.recipe.seed}-mix-{n}"
+    mix, seed = folder.settings(n).mix, f"{folder.recipe.seed}-mix-{n}"
     written: dict[str, list[Row]] = {}
     if mix.kept_as == "cot":
-        written["reasoning"] = [] if mix.reasoning == 0 else _cot(run, _kept(run, n))
+        written["reasoning"] = [] if mix.reasoning == 0 else _cot(folder, _selected(folder, n))
     elif mix.knowledge != 0 or mix.reasoning != 0:
-        written["knowledge"], written["reasoning"] = _explicit(run, _kept(run, n))
+        written["knowledge"], written["reasoning"] = _explicit(folder, _selected(folder, n))
     found: list[Row] = []
     kinds: dict[str, dict[str, int]] = {}
     for kind, rows in written.items():
@@ -67,19 +69,19 @@ def run(run: Run, n: int) -> dict[str, Any]:
     limits = {"knowledge": mix.scoring_knowledge, "reasoning": mix.scoring_reasoning}
     for about in KINDS:
         if limits[about] != 0:
-            drawn, had, there = scorings(run, n, about, limits[about])
+            drawn, had, there = scorings(folder, n, about, limits[about])
             kinds[f"scoring_{about}"] = {"examples": len(drawn), "there": there, "duplicates": had - there}
             scores[about] = _histogram(drawn)
             found += [{key: row[key] for key in ("id", "kind", "prompt", "completion")} for row in drawn]
     if mix.general != 0:
-        drawn, kinds["general"] = _general(run, mix.general, seed)
+        drawn, kinds["general"] = _general(folder, mix.general, seed)
         found += drawn
     if not found:
         raise UserError(
             f"round {n}, mix: no examples; the counts of rounds[{n - 1}].mix in the recipe are all 0"
         )
     random.Random(f"{seed}-order").shuffle(found)
-    write_jsonl(run.round(n) / "sft.jsonl", found)
+    write_jsonl(folder.round(n) / "sft.jsonl", found)
     return {"kinds": kinds, "scores": scores, "examples": len(found)}
 
 
@@ -89,12 +91,13 @@ def table(counts: dict[str, Any]) -> list[tuple[str, int]]:
     return [*rows, ("total", counts["examples"])]
 
 
-def _kept(run: Run, n: int) -> list[Row]:
-    file = run.round(n) / "selected.jsonl"
+def _selected(folder: RunFolder, n: int) -> list[Row]:
+    file = folder.round(n) / "selected.jsonl"
     rows = read_jsonl(file)
     if not rows:
         raise UserError(
-            f"{file}: empty, nothing was kept; the scores' histogram is in {run.round(n) / 'select.json'}"
+            f"{file}: empty, nothing was selected; the histogram of the scores is in "
+            f"{folder.round(n) / 'select.json'}"
         )
     return rows
 
@@ -104,11 +107,11 @@ def _asked(row: Row) -> Question:
     return Question((), row["question"], row["question"], row["ending"])
 
 
-def _explicit(run: Run, kept: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """The two steps of each kept text."""
-    prompts, layout = run.prompts, run.recipe.layout
+def _explicit(folder: RunFolder, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The two steps of each selected text."""
+    prompts, layout = folder.prompts, folder.recipe.layout
     knowledge, reasoning = [], []
-    for row in kept:
+    for row in rows:
         question, name = _asked(row), f"{row['id']}.{row['sample']}"
         asked = knowledge_messages(question, prompts)
         knowledge.append(_example("knowledge", name, asked, row["knowledge"]))
@@ -117,9 +120,9 @@ def _explicit(run: Run, kept: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return knowledge, reasoning
 
 
-def _cot(run: Run, kept: Sequence[Row]) -> list[Row]:
-    """Each kept text as one: the knowledge, then what the reasoning adds to it."""
-    prompts, layout = run.prompts, run.recipe.layout
+def _cot(folder: RunFolder, rows: Sequence[Row]) -> list[Row]:
+    """Each selected text as one: the knowledge, then what the reasoning adds to it."""
+    prompts, layout = folder.prompts, folder.recipe.layout
     return [
         _example(
             "reasoning",
@@ -127,7 +130,7 @@ def _cot(run: Run, kept: Sequence[Row]) -> list[Row]:
             answer_messages(_asked(row), prompts, "cot", layout, None),
             as_cot(row["knowledge"], row["reasoning"]),
         )
-        for row in kept
+        for row in rows
     ]
 
 
@@ -146,16 +149,16 @@ def as_cot(knowledge: str, reasoning: str) -> str:
     return f"{knowledge}{chr(10) if chr(10) in knowledge + rest else ' '}{rest}"
 
 
-def scorings(run: Run, n: int, about: Kind, count: int | None) -> tuple[list[Row], int, int]:
+def scorings(folder: RunFolder, n: int, about: Kind, count: int | None) -> tuple[list[Row], int, int]:
     """(examples of scoring of round `n`, how many scorings the judge of round 1 made, how many differ).
 
     All rounds draw from the same scorings, as in the paper: those that round 1 has (all, if it has none).
     Scores are represented as evenly as there are scorings of each.
     """
-    prompts = run.prompts
-    texts = {(row["id"], row["sample"]): row for row in read_jsonl(run.round(1) / "written.jsonl")}
+    prompts = folder.prompts
+    texts = {(row["id"], row["sample"]): row for row in read_jsonl(folder.round(1) / "written.jsonl")}
     rows = []
-    for row in read_jsonl(run.round(1) / "scores.jsonl"):
+    for row in read_jsonl(folder.round(1) / "scores.jsonl"):
         if row["kind"] != about or row["score"] is None:
             continue
         text = texts[row["id"], row["sample"]]
@@ -165,11 +168,11 @@ def scorings(run: Run, n: int, about: Kind, count: int | None) -> tuple[list[Row
         example = _example("scoring", f"{row['id']}.{row['sample']}", asked, row["verdict"])
         rows.append({**example, "score": row["score"]})
     distinct = _distinct(rows)
-    pool, first = distinct, getattr(run.settings(1).mix, f"scoring_{about}")
+    pool, first = distinct, getattr(folder.settings(1).mix, f"scoring_{about}")
     if first:
-        pool = stratified(distinct, first, random.Random(f"{run.recipe.seed}-mix-scoring-{about}"))
+        pool = stratified(distinct, first, random.Random(f"{folder.recipe.seed}-mix-scoring-{about}"))
     if count is not None:
-        pool = stratified(pool, count, random.Random(f"{run.recipe.seed}-mix-{n}-scoring-{about}"))
+        pool = stratified(pool, count, random.Random(f"{folder.recipe.seed}-mix-{n}-scoring-{about}"))
     return pool, len(rows), len(distinct)
 
 
@@ -187,17 +190,17 @@ def stratified(rows: Sequence[Row], count: int, rng: random.Random) -> list[Row]
     return drawn
 
 
-def _general(run: Run, count: int | None, seed: str) -> tuple[list[Row], dict[str, int]]:
+def _general(folder: RunFolder, count: int | None, seed: str) -> tuple[list[Row], dict[str, int]]:
     """(`count` general examples, counts): an equal share from each source, new ones every round."""
     found: list[Row] = []
-    there, dropped, sources = 0, 0, run.recipe.general
+    there, dropped, sources = 0, 0, folder.recipe.general
     if not sources:
         raise UserError("general: the recipe names no source, but rounds[].mix.general is not 0; add one")
     rows_of = []
     for i, source in enumerate(sources):
         if isinstance(source, WorldChats):
             wanted = WORLD_CHATS if count is None else count
-            rows = world_chats(run, -(-wanted // len(sources)), f"{seed}-general-{i}")
+            rows = world_chats(folder, -(-wanted // len(sources)), f"{seed}-general-{i}")
         else:
             talks, gone = chats(source.path, source.config, source.split, source.column, source.rows)
             dropped += sum(gone.values())
@@ -220,7 +223,7 @@ def _general(run: Run, count: int | None, seed: str) -> tuple[list[Row], dict[st
     return found, counts | {"no_chats": dropped}
 
 
-def world_chats(run: Run, count: int, seed: str) -> list[Row]:
+def world_chats(folder: RunFolder, count: int, seed: str) -> list[Row]:
     """`count` chats of TinyWorld by `WORLD_SHARES`: texts of the corpus, answers, exercises."""
     world, rng = default_world(), random.Random(seed)
     counts = {part: round(count * share / 100) for part, share in WORLD_SHARES.items()}
@@ -234,9 +237,9 @@ def world_chats(run: Run, count: int, seed: str) -> list[Row]:
             taught[i % len(taught)]
             for i in rng.sample(range(max(len(taught), counts["direct"])), counts["direct"])
         ],
-        "reading": lessons.reading(world, run.prompts, people, counts["reading"], rng.randrange(2**32)),
+        "reading": lessons.reading(world, folder.prompts, people, counts["reading"], rng.randrange(2**32)),
         "reading_comparisons": lessons.reading(
-            world, run.prompts, people, counts["reading_comparisons"], rng.randrange(2**32), "comparison"
+            world, folder.prompts, people, counts["reading_comparisons"], rng.randrange(2**32), "comparison"
         ),
         "checking": lessons.checking(world, counts["checking"], rng.randrange(2**32)),
         "comparing": [
@@ -248,9 +251,9 @@ def world_chats(run: Run, count: int, seed: str) -> list[Row]:
     }
     ask: list[Message] = [{"role": "user", "content": "Facts:"}]
     rows = [_example("general", f"corpus-{i}", ask, text) for i, text in enumerate(texts[: counts["corpus"]])]
-    for part, some in found.items():
+    for name, some in found.items():
         rows += [
-            _example("general", f"{part}-{i}", lesson.messages, lesson.answer)
+            _example("general", f"{name}-{i}", lesson.messages, lesson.answer)
             for i, lesson in enumerate(some)
         ]
     return rows
@@ -276,7 +279,27 @@ def _histogram(rows: Sequence[Row]) -> dict[str, int]:
     return {str(score): found[score] for score in range(1, 11)}
 
 
-if __name__ == "__main__":
-    from training.stage import command
+def _inputs(folder: RunFolder, n: int) -> list[Path]:
+    first = folder.round(1)
+    return [folder.round(n) / "selected.jsonl", first / "scores.jsonl", first / "written.jsonl"]
 
-    command("mix")
+
+def _settings(folder: RunFolder, n: int) -> dict[str, Any]:
+    mix = {"mix": folder.settings(n).mix.model_dump(mode="json")}
+    return part(folder, "general") | prompting(folder) | mix
+
+
+def _says(counts: dict[str, Any]) -> str:
+    kinds = ", ".join(f"{kind} {n:,}" for kind, n in table(counts)[:-1])
+    return f"{counts['examples']:,} examples ({kinds})"
+
+
+STAGE = Stage(
+    name="mix",
+    inputs=_inputs,
+    settings=_settings,
+    outputs=("round{n}/sft.jsonl",),
+    run=run,
+    says=_says,
+    light=True,
+)

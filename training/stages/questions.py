@@ -1,6 +1,6 @@
 """The stage `questions`: new questions for a round, without near-duplicates and without items of test sets.
 
-    python -m training.stages.questions runs/world 2     # writes round2/questions.jsonl and round2/dropped.jsonl
+    python -m training.stage questions runs/mine 2   # writes round2/questions.jsonl and round2/dropped.jsonl
 
 Each source gives an equal share, in an order that all rounds have in common: a round goes on where the last
 one stopped. Whatever is dropped is listed with what it resembles.
@@ -14,6 +14,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ske_models.errors import UserError, one_of
@@ -23,9 +24,11 @@ from ske_tasks.world import default_world
 from ske_tasks.world import questions as world_questions
 from training.data import passages
 from training.data.overlap import NearDuplicates, TestItems
+from training.data.shots import of_round as shots_of
 from training.data.sources import rows as column
 from training.recipe import DatasetQuestions, PassageQuestions, Recipe, WorldQuestions
-from training.run_folder import Run
+from training.run_folder import RunFolder
+from training.stages import Stage, checkpoint_files, part, prompting
 
 log = logging.getLogger(__name__)
 
@@ -33,41 +36,41 @@ ASKINGS = 4  # how often more passages are asked about, at most, when too few qu
 LEAST_YIELD = 0.25  # questions of a passage that are reckoned with, at least
 
 
-def run(run: Run, n: int) -> dict[str, Any]:
+def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Writes the questions of round n and what was dropped, and returns the counts.
 
     Rows: {"id", "question", "ending", "source", "round"}, and "gold" and "kind" where the source knows it.
     Raises UserError: a source cannot be had or has no question left, an earlier round has none.
     """
-    recipe = run.recipe
-    earlier = [row for k in range(1, n) for row in read_jsonl(run.round(k) / "questions.jsonl")]
+    recipe = folder.recipe
+    earlier = [row for k in range(1, n) for row in read_jsonl(folder.round(k) / "questions.jsonl")]
     sources = recipe.questions.sources
     pools = [_pool(recipe, place) for place in range(len(sources))]
     sieve = _Sieve(recipe, earlier, [row["question"] for pool in pools for row in pool])
-    wanted = run.settings(n).questions
+    wanted = folder.settings(n).questions
     taken = {}
     for place, source in enumerate(sources):
         share = wanted // len(sources) + (place < wanted % len(sources))
         if isinstance(source, PassageQuestions):
-            count = _from_passages(run, n, place, source, share, sieve)
+            count = _from_passages(folder, n, place, source, share, sieve)
         else:
             count = sieve.take(pools[place], share)
         taken[f"{place + 1} {label(source)}"] = {"wanted": share, "taken": count}
-    write_jsonl(run.round(n) / "dropped.jsonl", sieve.dropped)
+    write_jsonl(folder.round(n) / "dropped.jsonl", sieve.dropped)
     why = dict(Counter(row["why"] for row in sieve.dropped))
     found = (
         f"{len(sieve.taken)} of {wanted} questions, dropped: {_listed(why)}; {sieve.used} were used before"
     )
     if not sieve.taken:
         raise UserError(
-            f"round {n}: no question survives ({found}); see {run.round(n) / 'dropped.jsonl'}, and "
+            f"round {n}: no question survives ({found}); see {folder.round(n) / 'dropped.jsonl'}, and "
             "give the recipe more or other questions.sources"
         )
     if len(sieve.taken) < wanted:
         log.warning("round %d: only %s", n, found)
     random.Random(f"{recipe.seed}-questions-{n}").shuffle(sieve.taken)
     rows = [row | {"ending": recipe.questions.ending, "round": n} for row in sieve.taken]
-    write_jsonl(run.round(n) / "questions.jsonl", rows)
+    write_jsonl(folder.round(n) / "questions.jsonl", rows)
     return {
         "wanted": wanted,
         "questions": len(rows),
@@ -179,15 +182,17 @@ def _world(source: WorldQuestions, rng: random.Random) -> list[Row]:
     return [row for turn in itertools.zip_longest(*turns) for row in turn if row is not None]
 
 
-def _from_passages(run: Run, n: int, place: int, source: PassageQuestions, share: int, sieve: _Sieve) -> int:
+def _from_passages(
+    folder: RunFolder, n: int, place: int, source: PassageQuestions, share: int, sieve: _Sieve
+) -> int:
     """Has questions written until the share is full, about passages that no earlier round asked about."""
     asked = {
         row["passage_id"]
         for k in range(1, n)
-        for file in sorted(run.round(k).glob(f"asked-{place + 1}-*.jsonl"))
+        for file in sorted(folder.round(k).glob(f"asked-{place + 1}-*.jsonl"))
         for row in read_jsonl(file)
     }
-    seed = f"{run.recipe.seed}-questions-source-{place}"
+    seed = f"{folder.recipe.seed}-questions-source-{place}"
     left: Iterator[str] = (
         passage
         for passage in passages.shuffled(_column(source), source.passage_chars, seed)
@@ -202,7 +207,7 @@ def _from_passages(run: Run, n: int, place: int, source: PassageQuestions, share
         if taken == share or not batch:
             break
         given += len(batch)
-        rows = passages.ask(run, n, run.round(n) / f"asked-{place + 1}-{attempt}.jsonl", batch)
+        rows = passages.ask(folder, n, folder.round(n) / f"asked-{place + 1}-{attempt}.jsonl", batch)
         candidates = []
         for row in rows:
             question, why = passages.read_question(row["text"], row["truncated"])
@@ -223,7 +228,31 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {why}" for why, count in counts.items()) or "none"
 
 
-if __name__ == "__main__":
-    from training.stage import command
+def _inputs(folder: RunFolder, n: int) -> list[Path]:
+    earlier = [folder.round(k) / "questions.jsonl" for k in range(1, n)]
+    return earlier + (checkpoint_files(folder, folder.writer(n)) if _asks(folder) else [])
 
-    command("questions")
+
+def _settings(folder: RunFolder, n: int) -> dict[str, Any]:
+    said = part(folder, "questions", *(["generation"] if _asks(folder) else [])) | prompting(folder)
+    return said | shots_of(folder, n) | {"count": folder.settings(n).questions}
+
+
+def _asks(folder: RunFolder) -> bool:
+    """Whether a model writes questions here."""
+    return any(isinstance(source, PassageQuestions) for source in folder.recipe.questions.sources)
+
+
+def _says(counts: dict[str, Any]) -> str:
+    dropped = f", dropped: {_listed(counts['dropped'])}" if counts["dropped"] else ""
+    return f"{counts['questions']:,} of {counts['wanted']:,} questions{dropped}"
+
+
+STAGE = Stage(
+    name="questions",
+    inputs=_inputs,
+    settings=_settings,
+    outputs=("round{n}/questions.jsonl", "round{n}/dropped.jsonl"),
+    run=run,
+    says=_says,
+)

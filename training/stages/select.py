@@ -1,6 +1,6 @@
 """Selection: of what was written for a round, the texts whose knowledge and reasoning both scored high.
 
-    python -m training.stages.select runs/world 2       # round 2: written.jsonl + scores.jsonl -> selected.jsonl
+    python -m training.stage select runs/mine 2    # round 2: written.jsonl + scores.jsonl -> selected.jsonl
 
 Equal texts of one question count once. Where the world knows the truth, the counts also say how good the
 scores were: precision, recall and base rate of what passed, against the scores that the oracle gives.
@@ -21,7 +21,8 @@ from ske_models.errors import UserError
 from ske_models.files import Row, read_jsonl, write_jsonl
 from ske_tasks.world import default_world, oracle
 from training.recipe import Select
-from training.run_folder import Run
+from training.run_folder import RunFolder
+from training.stages import Stage
 from training.tinyworld.judge import find
 
 KINDS: tuple[Literal["knowledge", "reasoning"], ...] = ("knowledge", "reasoning")
@@ -85,33 +86,33 @@ class Text:
         return all(score is not None and score >= threshold for score in self.scores.values())
 
 
-def run(run: Run, n: int) -> dict[str, Any]:
+def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Writes selected.jsonl of round `n`: rows of written.jsonl, with their scores, in their order.
 
-    Raises UserError if a row lacks a field or a verdict, or has a score that is none, and if nothing is kept;
-    then nothing is written.
+    Raises UserError if a row lacks a field or a verdict, or has a score that is none, and if nothing is
+    selected; then nothing is written.
     """
-    select = run.select(n)
-    texts = read(run.round(n))
+    select = folder.select(n)
+    texts = read(folder.round(n))
     counts = count(texts, select)
-    kept = choose(_of_kinds(run, n, texts), select, random.Random(f"{run.recipe.seed}-select-{n}"))
-    if not kept:
-        raise UserError(_nothing_kept(run, n, counts))
-    counts["kept"] = len(kept)
-    counts["questions_kept"] = len({text.written.id for text in kept})
-    if any(source.source == "world" for source in run.recipe.questions.sources):
-        truth, agreement = against_truth(texts, kept, select.threshold)
+    chosen = choose(_of_kinds(folder, n, texts), select, random.Random(f"{folder.recipe.seed}-select-{n}"))
+    if not chosen:
+        raise UserError(_nothing_selected(folder, n, counts))
+    counts["selected"] = len(chosen)
+    counts["questions_selected"] = len({text.written.id for text in chosen})
+    if any(source.source == "world" for source in folder.recipe.questions.sources):
+        truth, agreement = against_truth(texts, chosen, select.threshold)
         counts |= {"truth": truth, "agreement": agreement} if truth["all"]["n"] else {}
-    write_jsonl(run.round(n) / "selected.jsonl", [{**text.row, "scores": text.scores} for text in kept])
+    write_jsonl(folder.round(n) / "selected.jsonl", [{**text.row, "scores": text.scores} for text in chosen])
     return counts
 
 
-def _of_kinds(run: Run, n: int, texts: list[Text]) -> list[Text]:
+def _of_kinds(folder: RunFolder, n: int, texts: list[Text]) -> list[Text]:
     """The texts for the kinds of question that the recipe selects from."""
-    kinds = run.select(n).kinds
+    kinds = folder.select(n).kinds
     if kinds is None:
         return texts
-    questions = {row["id"]: row.get("kind") for row in read_jsonl(run.round(n) / "questions.jsonl")}
+    questions = {row["id"]: row.get("kind") for row in read_jsonl(folder.round(n) / "questions.jsonl")}
     return [text for text in texts if questions.get(text.written.id) in kinds]
 
 
@@ -251,10 +252,11 @@ def _warnings(share: float, passed: int, scored: int, threshold: int) -> list[st
     return [f"select: {passed:,} of {scored:,} scored texts ({share:.1%}) reach {threshold}: {what}"]
 
 
-def _nothing_kept(run: Run, n: int, counts: dict[str, Any]) -> str:
+def _nothing_selected(folder: RunFolder, n: int, counts: dict[str, Any]) -> str:
     lines = [
-        f"round {n}, select: none of {counts['written']:,} texts is kept ({counts['unscored']:,} unscored; "
-        f"threshold {counts['threshold']} for knowledge and reasoning), so there is nothing to train on",
+        f"round {n}, select: none of {counts['written']:,} texts is selected "
+        f"({counts['unscored']:,} unscored; threshold {counts['threshold']} for knowledge and reasoning), "
+        "so there is nothing to train on",
         "score     " + "".join(f"{score:>7}" for score in SCORES),
     ]
     lines += [
@@ -262,19 +264,19 @@ def _nothing_kept(run: Run, n: int, counts: dict[str, Any]) -> str:
     ]
     lines.append(
         "lower select.threshold, take another judge or ask for more generation.samples, in a new --run; "
-        f"all files are as they were in {run.round(n)}"
+        f"all files are as they were in {folder.round(n)}"
     )
     return "\n".join(lines)
 
 
 def against_truth(
-    texts: Sequence[Text], kept: Sequence[Text], threshold: int
+    texts: Sequence[Text], chosen: Sequence[Text], threshold: int
 ) -> tuple[dict[str, Any], dict[str, list[list[int]]]]:
     """How good the scores are where the truth is known: texts whose question is one of TinyWorld's.
 
     First: all, distinct: of all texts, and of those that differ: n, base_rate (share that the oracle lets
     pass), precision and recall of those that the scores let pass (unscored ones do not; None: nothing to
-    divide by); kept: n, and how many of it the oracle lets pass.
+    divide by); selected: n, and how many of it the oracle lets pass.
     Second, the agreement: kind -> [[score, oracle's score, texts], ...].
     """
     scores = {id(text): truth for text in texts if (truth := _oracle(text)) is not None}
@@ -294,9 +296,9 @@ def against_truth(
         }
 
     pairs = {kind: Counter((text.scores[kind], scores[id(text)][kind]) for text in known) for kind in KINDS}
-    kept_known = [text for text in kept if id(text) in scores]
+    chosen_known = [text for text in chosen if id(text) in scores]
     rated = {"all": rates(known), "distinct": rates(distinct(known))}
-    return rated | {"kept": {"n": len(kept_known), "right": sum(map(right, kept_known))}}, {
+    return rated | {"selected": {"n": len(chosen_known), "right": sum(map(right, chosen_known))}}, {
         kind: sorted([mine, truth, n] for (mine, truth), n in pairs[kind].items() if mine is not None)
         for kind in KINDS
     }
@@ -318,7 +320,27 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-if __name__ == "__main__":
-    from training.stage import command
+def _inputs(folder: RunFolder, n: int) -> list[Path]:
+    return [folder.round(n) / f"{name}.jsonl" for name in ("questions", "written", "scores")]
 
-    command("select")
+
+def _settings(folder: RunFolder, n: int) -> dict[str, Any]:
+    return {"select": folder.select(n).model_dump(mode="json"), "seed": folder.recipe.seed}
+
+
+def _says(counts: dict[str, Any]) -> str:
+    said = f"{counts['selected']:,} of {counts['written']:,} texts selected"
+    if "truth" in counts and counts["truth"]["all"]["precision"] is not None:
+        said += f"; precision {counts['truth']['all']['precision']:.2f}"
+    return said
+
+
+STAGE = Stage(
+    name="select",
+    inputs=_inputs,
+    settings=_settings,
+    outputs=("round{n}/selected.jsonl",),
+    run=run,
+    says=_says,
+    light=True,
+)

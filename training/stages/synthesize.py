@@ -1,6 +1,6 @@
 """The stage `synthesize`: knowledge, then reasoning, for every question of a round, by the current model.
 
-    python -m training.stages.synthesize runs/world 2     # round2/questions.jsonl -> round2/written.jsonl
+    python -m training.stage synthesize runs/world 2     # round2/questions.jsonl -> round2/written.jsonl
 
 It is the method of the evaluation, with its prompts and its pipeline. Only M0 is shown examples.
 """
@@ -8,7 +8,8 @@ It is the method of the evaluation, with its prompts and its pipeline. Only M0 i
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.instance import Instance
 
@@ -21,53 +22,59 @@ from ske_models.prompts import load as load_prompts
 from ske_models.records import Item
 from ske_models.store import Store
 from training.data.shots import load as load_shots
+from training.data.shots import of_round as shots_of
 from training.data.windows import in_windows
-from training.engine import CheckpointEngine, identity, load_engine
 from training.recipe import Recipe
-from training.run_folder import Run
+from training.run_folder import RunFolder
+from training.stages import Stage, checkpoint_files, part, prompting
+
+if TYPE_CHECKING:
+    from training.engine import CheckpointEngine
 
 STEPS = {"knowledge": "knowledge", "reasoning": "answer"}  # our name of a text -> the pipeline's of its step
 
 
-def run(run: Run, n: int) -> dict[str, Any]:
+def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Writes round n's written.jsonl: for each question `generation.samples` rows, in order.
 
     Returns how many texts there are, and how many are truncated, empty, or distinct among a question's.
     Raises UserError: no questions, a row without a field, several samples at temperature 0, a server that
     does not answer.
     """
-    generation = run.recipe.generation
+    from training.engine import identity, load_engine
+
+    generation = folder.recipe.generation
     if generation.temperature == 0 and generation.samples > 1:
         raise UserError(
             f"generation.samples is {generation.samples}, but at temperature 0 they would all be the same; "
             "write samples: 1, or a temperature above 0"
         )
-    path = run.round(n) / "questions.jsonl"
+    path = folder.round(n) / "questions.jsonl"
     questions = read_jsonl(path)
     for number, row in enumerate(questions, start=1):
         missing = [name for name in ("id", "question", "ending") if not isinstance(row.get(name), str)]
         if missing:
             raise UserError(f"{path}, row {number}: {', '.join(missing)} missing or no text; add it")
     if not questions:
-        raise UserError(f"{path}: no questions; make them with python -m training.stages.questions")
-    writer = run.writer(n)
+        raise UserError(f"{path}: no questions; make them with python -m training.stage questions")
+    writer = folder.writer(n)
     shots = load_shots(generation.shots if writer == 0 else None)
     examples = tuple(Shot(shot.question, shot.knowledge, shot.reasoning) for shot in shots.steps)
-    engines = load_engine(run, writer)
+    engines = load_engine(folder, writer)
     windows = [
         questions[start : start + generation.window] for start in range(0, len(questions), generation.window)
     ]
 
     def work(worker: int, index: int, window: list[Row]) -> list[Row]:
         samples = [
-            _sample(run, n, engines[worker], examples, index, sample, window)
+            _sample(folder, n, engines[worker], examples, index, sample, window)
             for sample in range(generation.samples)
         ]
         return [samples[sample][row] for row in range(len(window)) for sample in range(generation.samples)]
 
-    key = digest([identity(run, writer), shots.hash, file_digest(path)])
+    key = digest([identity(folder, writer), shots.hash, file_digest(path)])
     written = in_windows(
-        run.round(n) / "written.jsonl", key, windows, work, len(engines), f"M{writer} writes"
+        folder.round(n) / "written.jsonl", key, windows, work, len(engines), f"M{writer} writes"
     )
     return _counts(questions, written)
 
@@ -84,7 +91,7 @@ def estimate(recipe: Recipe, n: int) -> dict[str, int]:
 
 
 def _sample(
-    run: Run,
+    folder: RunFolder,
     n: int,
     engine: CheckpointEngine,
     shots: tuple[Shot, ...],
@@ -93,7 +100,7 @@ def _sample(
     questions: list[Row],
 ) -> list[Row]:
     """One sample of both texts for each question of a window."""
-    recipe, prompts = run.recipe, run.prompts
+    recipe, prompts = folder.recipe, folder.prompts
     seed = ("synthesize", n, window, sample)
     answer_limit = recipe.generation.max_reasoning_tokens
     answer_settings = engine.settings(answer_limit, *seed)
@@ -145,7 +152,29 @@ def _counts(questions: list[Row], written: list[Row]) -> dict[str, Any]:
     return counts
 
 
-if __name__ == "__main__":
-    from training.stage import command
+def _inputs(folder: RunFolder, n: int) -> list[Path]:
+    return [folder.round(n) / "questions.jsonl", *checkpoint_files(folder, folder.writer(n))]
 
-    command("synthesize")
+
+def _settings(folder: RunFolder, n: int) -> dict[str, Any]:
+    return part(folder, "generation") | prompting(folder) | shots_of(folder, n)
+
+
+def _says(counts: dict[str, Any]) -> str:
+    parts = [f"{2 * counts['rows']:,} texts for {counts['questions']:,} questions"]
+    tokens = sum(counts[text]["tokens"] for text in STEPS)
+    parts += [f"{tokens:,} tokens"] if tokens else []
+    for what in ("truncated", "empty"):
+        n = sum(counts[text][what] for text in STEPS)
+        parts += [f"{n:,} {what}"] if n else []
+    return ", ".join(parts)
+
+
+STAGE = Stage(
+    name="synthesize",
+    inputs=_inputs,
+    settings=_settings,
+    outputs=("round{n}/written.jsonl",),
+    run=run,
+    says=_says,
+)

@@ -1,6 +1,6 @@
 """Measures an embedded model on the development questions, through lm-eval, and writes its card (README.md).
 
-python training/tinyworld/m0_card.py ske_models/embedded/M0     # `training/tinyworld/make_m0.py` does it at its end
+python training/tinyworld/m0_card.py ske_models/embedded/M0     # `make_m0.py` does it at its end
 """
 
 from __future__ import annotations

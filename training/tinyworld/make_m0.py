@@ -1,6 +1,6 @@
 """Makes the embedded model M0 from nothing: a Llama of a million parameters that has read TinyWorld's corpus.
 
-    python training/tinyworld/make_m0.py                     # ske_models/embedded/M0, the model that is shipped
+    python training/tinyworld/make_m0.py                     # ske_models/embedded/M0, which is shipped
     python training/tinyworld/make_m0.py --seed 2 --out DIR  # another one
 
 Three stages, each saved under --work and reused when the same command is given again:
