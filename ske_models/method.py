@@ -55,6 +55,8 @@ class Question:
     before: the turns before it (system instruction, few-shot examples).
     asked: its own user turn, to the letter, as `direct` sends it.
     text: what the steps of the method are shown: the question without `ending`.
+    stem: `text` without its options, for prompt sets that show that in step 1; "": the task does not tell them
+        apart, and `text` is shown.
     ending: how the answer must end ("" where the harness' task says so within the question).
     prefix: the start of the assistant's answer, where the task gives one.
     chat: False where the harness uses no chat template and `asked` is its whole plain context.
@@ -70,6 +72,7 @@ class Question:
     chat: bool = True
     scored: bool = False
     shots: tuple[Shot, ...] = ()
+    stem: str = ""
 
     @property
     def verbatim(self) -> bool:
@@ -81,8 +84,8 @@ def knowledge_messages(question: Question, prompts: PromptSet) -> list[Message]:
     """The conversation of step 1: ends with a user turn that asks for the knowledge."""
     turns = list(question.before)
     for shot in question.shots:
-        turns += [_user(prompts.render("extract", question=shot.question)), _assistant(shot.knowledge)]
-    return [*turns, _user(prompts.render("extract", question=question.text))]
+        turns += [_extract_turn(prompts, shot.question, ""), _assistant(shot.knowledge)]
+    return [*turns, _extract_turn(prompts, question.text, question.stem)]
 
 
 def answer_messages(
@@ -114,14 +117,18 @@ def answer_messages(
 def _reason_turns(question: Question, prompts: PromptSet, layout: Layout, knowledge: str) -> list[Message]:
     """The turns of one question that ask for the reasoning; those before it are left out."""
     if layout == "multiturn":
-        extract = prompts.render("extract", question=question.text)
-        reason = prompts.render("reason_multiturn", ending=question.ending)
+        extract = _extract_turn(prompts, question.text, question.stem)
+        reason = prompts.render("reason_multiturn", question=question.text, ending=question.ending)
         last = question.asked if question.verbatim else reason
-        return [_user(extract), _assistant(knowledge), _user(last)]
+        return [extract, _assistant(knowledge), _user(last)]
     if question.verbatim:
         return [_user(prompts.render("given", question=question.asked, knowledge=knowledge))]
     variables = {"question": question.text, "ending": question.ending, "knowledge": knowledge}
     return [_user(prompts.render("reason", **variables))]
+
+
+def _extract_turn(prompts: PromptSet, question: str, stem: str) -> Message:
+    return _user(prompts.render("extract", question=question, stem=stem or question))
 
 
 def _user(content: str) -> Message:

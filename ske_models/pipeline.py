@@ -273,6 +273,8 @@ def knowledge_request(pipeline: Pipeline, item: Item) -> Request:
     settings = pipeline.knowledge_settings
     if not item.settings.keys().isdisjoint(THINKING):
         settings = {name: item.settings[name] for name in THINKING if name in item.settings} | dict(settings)
+    if pipeline.prompts.uses_stem and not item.question.stem:
+        pipeline.counts["knowledge"].without_stem += 1
     prompt = pipeline.engine.render(knowledge_messages(item.question, pipeline.prompts), item.question.chat)
     return Request("knowledge", prompt, settings, pipeline.knowledge_limit, item.question.text, item.origin)
 

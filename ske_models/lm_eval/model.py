@@ -250,12 +250,12 @@ class SKEExplicitLM(LM):
         elif self.pipeline.layout == "multiturn":
             raise UserError("layout=multiturn needs a conversation; add --apply_chat_template")
         else:
-            text, ending = _split_asked(context, request.doc)
-            return Question((), context, text, ending, chat=False, scored=scored)
+            text, ending, stem = _split_asked(context, request.doc)
+            return Question((), context, text, ending, chat=False, scored=scored, stem=stem)
         prefix = turns[-1]["content"] if turns[-1]["role"] == "assistant" else ""
         *before, asked = turns[:-1] if prefix else turns
-        text, ending = _split_asked(asked["content"], request.doc)
-        return Question(tuple(before), asked["content"], text, ending, prefix, scored=scored)
+        text, ending, stem = _split_asked(asked["content"], request.doc)
+        return Question(tuple(before), asked["content"], text, ending, prefix, scored=scored, stem=stem)
 
     def _informed(self, request: Instance, item: Item, knowledge: StepOutput) -> Instance:
         """The request with the knowledge in its context."""
@@ -308,14 +308,18 @@ def _context(request: Instance) -> tuple[str | None, Any]:
     return request.task_name, request.args[0]
 
 
-def _split_asked(asked: str, doc: Any) -> tuple[str, str]:
-    """(question for the method's steps, how the answer must end), from a user turn or a plain context.
+def _split_asked(asked: str, doc: Any) -> tuple[str, str, str]:
+    """(question for the method's steps, how the answer must end, the question without its options), from a
+    user turn or a plain context.
 
-    Our own tasks say both in their docs; what stands before them (few-shot examples in one turn) stays.
+    Our own tasks say all of it in their docs (the last one is "" where a task does not); what comes before
+    them (few-shot examples in one turn) stays.
     """
     if isinstance(doc, Mapping) and "ske_question" in doc:
         question, ending = doc["ske_question"], doc["ske_ending"]
         own = f"{question}\n\n{ending}" if ending else question
         if asked.endswith(own):
-            return asked[: len(asked) - len(own)] + question, ending
-    return asked, ""
+            before = asked[: len(asked) - len(own)]
+            stem = doc.get("ske_stem", "")
+            return before + question, ending, stem and before + stem
+    return asked, "", ""

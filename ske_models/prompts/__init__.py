@@ -23,11 +23,12 @@ from ske_models.yaml_data import Lines, load_with_lines
 FOLDER = Path(__file__).parent
 MAX_TOKENS = 1_000_000  # of a knowledge text
 
-# Each template's variables: those it must use, and those it may use.
+# Each template's variables: those it must use, and those it may use. `stem` is the question without its
+# options; a set may show it in step 1 instead of the question.
 TEMPLATES: dict[str, tuple[set[str], set[str]]] = {
-    "extract": ({"question"}, set()),
+    "extract": (set(), {"question", "stem"}),
     "reason": ({"question", "knowledge"}, {"ending"}),
-    "reason_multiturn": (set(), {"ending"}),
+    "reason_multiturn": (set(), {"question", "ending"}),
     "given": ({"question", "knowledge"}, set()),
     "cot": ({"question"}, {"ending"}),
     "ask": ({"passage"}, set()),
@@ -45,9 +46,14 @@ class PromptSet:
     knowledge_tokens: int
     hash: str
 
-    def render(self, template: str, **variables: str) -> str:
+    @property
+    def uses_stem(self) -> bool:
+        """Whether step 1 is shown the question without its options."""
+        return "stem" in variables(self.templates["extract"])
+
+    def render(self, template: str, **values: str) -> str:
         """The text of one template. Raises `jinja2.UndefinedError` if a variable it uses is missing."""
-        return compiled(self.templates[template]).render(**variables)
+        return compiled(self.templates[template]).render(**values)
 
 
 def names() -> list[str]:
@@ -105,6 +111,10 @@ def _check_template(where: str, key: str, source: Any) -> None:
         compiled(source).render(dict.fromkeys(used, "text"))
     except TemplateError as error:
         raise UserError(f"{where}, line {error.line} of the template: {error}") from error
+    if key == "extract" and not {"question", "stem"} & used:
+        raise UserError(
+            f"{where} uses neither {{{{ question }}}} nor {{{{ stem }}}} (the question without its options)"
+        )
     for variable in sorted(must - used):
         raise UserError(f"{where} does not use {{{{ {variable} }}}} (two braces on each side)")
     for variable in sorted(used - must - may):

@@ -19,7 +19,8 @@ class Row(TypedDict):
     option's text. For kind `label` (yes/no, True/False, valid/invalid) `letters` is empty and `options` are
     the allowed words; for kind `words` they are the words to be sorted. `gold` holds the right letter
     (`choice`), every right letter (`multi_choice`), all accepted aliases (`open`), else the one right answer.
-    `target` is how a few-shot example answers. `ske_question` and `ske_ending` make the prompt.
+    `target` is how a few-shot example answers. `ske_question` and `ske_ending` make the prompt; `ske_stem` is
+    the question without its options.
     """
 
     benchmark: str
@@ -32,6 +33,7 @@ class Row(TypedDict):
     gold: list[str]
     target: str
     ske_question: str
+    ske_stem: str
     ske_ending: str
 
 
@@ -91,6 +93,7 @@ def make_row(
         gold=gold,
         target=target,
         ske_question=shown,
+        ske_stem=question.strip(),
         ske_ending=ending,
     )
     if not row["target"]:
