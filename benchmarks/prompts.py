@@ -1,13 +1,13 @@
-"""Which prompts suit a model? Prompt sets on questions that are in no test set, compared question by question.
+"""Which prompts suit a model? Prompt sets on questions that are in no test set, question by question.
 
     python benchmarks/prompts.py --model ORG/NAME --backend vllm --sets default notes --n 60
     python benchmarks/prompts.py --model ORG/NAME --sets notes:explicit:single my.yaml:cot --of mmlu arc_c
 
 The questions are those of ske_tasks/six/validation.py (MMLU and ARC validation, BBH's CoT examples, NQ train,
-OpenBookQA and SciQ), n of each set. `direct` and `cot` with the default prompts are always among what is
-compared. A set is NAME, or NAME:METHOD, or NAME:METHOD:LAYOUT (explicit, multiturn). The model is loaded once;
-what it wrote is in the store, so more sets, or more questions, cost only what is new. Choose by this table, then
-run the benchmarks once: a choice made on their questions overstates what it is worth.
+OpenBookQA and SciQ), n of each set. `direct` and `cot` with the default prompts are always compared, too. A
+set is NAME, or NAME:METHOD, or NAME:METHOD:LAYOUT (explicit, multiturn). The model is loaded once; what it wrote
+is in the store, so more sets, or more questions, cost only what is new. Choose by this table, then run the
+benchmarks once: a choice made on their questions overstates what it is worth.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ske_models.method import LAYOUTS, METHODS, Question
 from ske_models.pipeline import Pipeline, Scheduler
 from ske_models.prompts import load
 from ske_models.records import Answer, Item, Request, StepCounts
+from ske_models.setup import DEFAULT_STORE
 from ske_tasks.answers.extract import extract, is_right
 from ske_tasks.paired import Paired, mcnemar
 from ske_tasks.six.rows import Row, options_of, prompt
@@ -190,6 +191,7 @@ def table(compared: Sequence[Way], lines: Sequence[Sequence[dict[str, Any]]]) ->
 
 
 def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -200,7 +202,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--of", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--n", type=int, default=60, help="questions of each validation set")
     parser.add_argument("--limit", type=int, default=512, help="tokens of an answer")
-    parser.add_argument("--store", help="SQLite file (default: the model's own, in ~/.cache/ske-learn)")
+    parser.add_argument(
+        "--store", default=DEFAULT_STORE, help="SQLite file (default: the model's own, in ~/.cache/ske-learn)"
+    )
     parser.add_argument("--output", type=Path, help="JSONL: every question with its texts and verdicts")
     return parser.parse_args()
 

@@ -55,8 +55,8 @@ class Question:
     before: the turns before it (system instruction, few-shot examples).
     asked: its own user turn, to the letter, as `direct` sends it.
     text: what the steps of the method are shown: the question without `ending`.
-    stem: `text` without its options, for prompt sets that show that in step 1; "": the task does not tell them
-        apart, and `text` is shown.
+    stem: `text` without its options, for prompt sets that show that in step 1; "": the task does not tell
+        them apart, and `text` is shown.
     ending: how the answer must end ("" where the harness' task says so within the question).
     prefix: the start of the assistant's answer, where the task gives one.
     chat: False where the harness uses no chat template and `asked` is its whole plain context.

@@ -22,8 +22,8 @@ from ske_tasks.intervals import RESAMPLES, SEED, Interval
 class Paired:
     """The verdicts of several runs over the same items, resampled together so that differences are paired.
 
-    right: (items, runs), 0 to 1. groups: (items,), the benchmark of each. clusters: (items,), items that are not
-    independent of each other (questions about one passage or person) have the same name and are drawn
+    right: (items, runs), 0 to 1. groups: (items,), the benchmark of each. clusters: (items,), items that are
+    not independent of each other (questions about one passage or person) have the same name and are drawn
     together; None: every item alone. subsets: (items,); where given, the accuracy of a group is the mean over
     its subsets, as the harnesses print it; None: over its items. An average is over groups, each with the
     same weight. Raises ValueError for no items.
@@ -101,7 +101,7 @@ class Paired:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Two-sided exact p of McNemar's test: that of `gained` heads in `gained + lost` throws of a fair coin."""
+    """Two-sided exact p of McNemar's test: `gained` heads in `gained + lost` throws of a fair coin."""
     n, fewer = gained + lost, min(gained, lost)
     logs = [lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) - n * log(2) for i in range(fewer + 1)]
     return min(1.0, 2 * sum(exp(value) for value in logs))

@@ -2,8 +2,8 @@
 
     python -c "from ske_tasks.six.validation import questions; print(questions('mmlu', 2))"
 
-MMLU and ARC have validation splits, BBH its own CoT examples (three per task), NQ a training split. AGIEval has
-neither: `stem` (OpenBookQA train, SciQ validation) takes its place, with other questions than AGIEval's.
+MMLU and ARC have validation splits, BBH its own CoT examples (three per task), NQ a training split. AGIEval
+has neither: `stem` (OpenBookQA train, SciQ validation) takes its place, with other questions than AGIEval's.
 Rows are those of `ske_tasks.six.rows`. A question that is also in the benchmark's test split is left out.
 """
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import yaml
 
 from ske_models import prompts
 from ske_models.method import Question, answer_messages, knowledge_messages
@@ -72,3 +75,19 @@ def test_a_given_start_of_the_answer_stays_its_start():
             "content": "It is",
         }
     assert roles(knowledge_messages(question, PROMPTS)) == ["user"]
+
+
+def test_a_set_with_the_stem_shows_no_options_in_step_1_and_all_of_the_question_in_step_2(tmp_path):
+    content = yaml.safe_load((prompts.FOLDER / "default.yaml").read_text())
+    path = tmp_path / "stem.yaml"
+    path.write_text(yaml.safe_dump(content | {"extract": "{{ stem }}\n\nList facts."}))
+    stem = prompts.load(str(path))
+    question = Question((), "Which?\n(A) a\n\nEnd.", "Which?\n(A) a", "End.", stem="Which?")
+    assert knowledge_messages(question, stem)[-1]["content"] == "Which?\n\nList facts."
+    assert answer_messages(question, stem, "explicit", "single", "k")[-1]["content"].startswith(
+        "Which?\n(A) a"
+    )
+    first = answer_messages(question, stem, "explicit", "multiturn", "k")[0]["content"]
+    assert first == "Which?\n\nList facts."
+    without = replace(question, stem="")
+    assert knowledge_messages(without, stem)[-1]["content"] == "Which?\n(A) a\n\nList facts."

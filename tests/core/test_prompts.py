@@ -41,6 +41,13 @@ def test_a_copy_has_the_same_hash_and_an_edited_copy_another(tmp_path):
     assert prompts.load(written(tmp_path, other_limit)).hash != default.hash
 
 
+def test_a_set_may_show_the_question_without_its_options_in_step_1(tmp_path):
+    stem = prompts.load(written(tmp_path, content() | {"extract": "{{ stem }}\n\nList facts."}))
+    assert stem.uses_stem
+    assert not prompts.load("default").uses_stem
+    assert stem.render("extract", question="Which? (A) a (B) b", stem="Which?") == "Which?\n\nList facts."
+
+
 def test_braces_of_a_question_are_not_taken_for_a_template():
     rendered = prompts.load("default").render("extract", question="What is {{ 1 + 1 }} in {x}?")
     assert rendered.startswith("What is {{ 1 + 1 }} in {x}?")
@@ -49,8 +56,9 @@ def test_braces_of_a_question_are_not_taken_for_a_template():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"extract": "Write the knowledge."}, "`extract` does not use {{ question }}"),
-        ({"extract": "{question}"}, "`extract` does not use {{ question }}"),
+        ({"extract": "Write the knowledge."}, "`extract` uses neither {{ question }} nor {{ stem }}"),
+        ({"extract": "{question}"}, "`extract` uses neither {{ question }} nor {{ stem }}"),
+        ({"reason": "{{ stem }} {{ question }} {{ knowledge }}"}, "`reason` uses {{ stem }}"),
         ({"reason": "{{ question }}"}, "`reason` does not use {{ knowledge }}"),
         ({"cot": "{{ question }} {{ knowledge }}"}, "`cot` uses {{ knowledge }}"),
         ({"cot": "{{ question"}, "`cot`, line 1"),
