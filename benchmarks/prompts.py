@@ -5,9 +5,9 @@
 
 The questions are those of ske_tasks/six/validation.py (MMLU and ARC validation, BBH's CoT examples, NQ train,
 OpenBookQA and SciQ), n of each set. `direct` and `cot` with the default prompts are always compared, too. A
-set is NAME, or NAME:METHOD, or NAME:METHOD:LAYOUT (explicit, multiturn). The model is loaded once; what it wrote
-is in the store, so more sets, or more questions, cost only what is new. Choose by this table, then run the
-benchmarks once: a choice made on their questions overstates what it is worth.
+set is NAME, or NAME:METHOD, or NAME:METHOD:LAYOUT (explicit, multiturn). The model is loaded once; what it has
+written is in the store, so more sets, or more questions, cost only what is new. Choose by this table, then run
+the benchmarks once: a choice made on their questions overstates what it is worth.
 """
 
 from __future__ import annotations
@@ -92,56 +92,44 @@ class Together:
     def run(self) -> None:
         """Raises what the engine raises."""
         engine = self.schedulers[0].pipeline.engine
-        requests = [self._own(who, one._more()) for who, one in enumerate(self.schedulers)]
-        asked = [request for share in requests for request in share]
-        while asked:
-            texts = engine.generate(asked, self._done)
+        requests = []
+        for who, one in enumerate(self.schedulers):
+            one.call = [*one._begin()]
+            self.call += [(who, place) for place in range(len(one.call))]
+            requests += [pending.request for pending in one.call if pending]
+        while requests:
+            texts = engine.generate(requests, self._written)
             for position, text in enumerate(texts):
-                self._done(position, text)
-            left = self.call[len(texts) :]
-            asked = [self.schedulers[who].call[place].request for who, place in left]
-            self.call = left
+                self._written(position, text)
+            self.call = self.call[len(texts) :]  # what the engine has not taken yet
+            left = [self.schedulers[who].call[place] for who, place in self.call]
+            requests = [pending.request for pending in left if pending]
 
-    def _own(self, who: int, new: Sequence[Any]) -> list[Request]:
-        one = self.schedulers[who]
-        self.call += [(who, len(one.call) + place) for place in range(len(new))]
-        one.call += new
-        return [asked.request for asked in new]
-
-    def _done(self, position: int, text: str) -> list[Request]:
+    def _written(self, position: int, text: str) -> list[Request]:
         who, place = self.call[position]
         one = self.schedulers[who]
         before = len(one.call)
         one.work = dict.fromkeys(one.pipeline.counts, 0)
-        new = one._done(place, text)
+        new = one._written(place, text)
         self.call += [(who, before + added) for added in range(len(new))]
         return new
 
 
 def answer(compared: Sequence[Way], asked: Sequence[Item]) -> list[list[Answer]]:
     """By way: the answers. First what has one step, and each distinct first step once; then the rest."""
-    first: list[Scheduler] = []
-    seen = set()
+    first: dict[Any, Scheduler] = {}
     for way in compared:
         p = way.pipeline
         key = (p.prompts.templates["extract"], p.knowledge_limit) if p.writes_knowledge else way.name
-        if key in seen:
-            continue
-        seen.add(key)
-        steps = ("knowledge",) if p.writes_knowledge else ("answer",)
-        first.append(Scheduler(replace(p, counts=_fresh(p)), asked, steps, lambda _, written: written))
-    Together(first).run()
-    second = [Scheduler(way.pipeline, asked, _steps(way.pipeline), way.pipeline._answer) for way in compared]
+        uncounted = replace(p, counts={step: StepCounts() for step in p.counts})
+        first.setdefault(key, Scheduler(uncounted, asked, p.writes_knowledge, not p.writes_knowledge))
+    Together(list(first.values())).run()
+    second = [Scheduler(way.pipeline, asked, way.pipeline.writes_knowledge, True) for way in compared]
     Together(second).run()
-    return [[result for result in one.results if result is not None] for one in second]
-
-
-def _fresh(pipeline: Pipeline) -> dict[str, StepCounts]:
-    return {step: StepCounts() for step in pipeline.counts}
-
-
-def _steps(pipeline: Pipeline) -> tuple[str, ...]:
-    return ("knowledge", "answer") if pipeline.writes_knowledge else ("answer",)
+    return [
+        [way.pipeline._answer(end) for end in one.ends if end]
+        for way, one in zip(compared, second, strict=True)
+    ]
 
 
 def judged(row: Row, answered: Answer) -> dict[str, Any]:

@@ -177,6 +177,7 @@ class StepCounts:
     unknown_length: int = 0  # the backend cannot tell whether the limit was reached
     empty: int = 0  # without a reply: nothing was written, or nothing after the thought
     unfinished_thought: int = 0  # of these, those whose thought did not end
+    without_stem: int = 0  # questions whose options the prompt set leaves out in step 1, and the task cannot
     prompts_cut: int = 0  # prompts without room in the model's length, whose beginning was cut off
     prompt_tokens: int = 0  # as sent
     cached_tokens: int = 0  # of the prompts' tokens, as far as the engine tells
