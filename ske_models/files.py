@@ -93,3 +93,12 @@ def write_text(path: Path, text: str) -> None:
             f"{path}: cannot be written: {error.strerror}; make room (or choose another --run) and give the "
             "same command again"
         ) from error
+
+
+def encodable(text: str) -> str:
+    """The text without halves of surrogate pairs, which no file can hold: U+FFFD is in their place."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -210,7 +210,7 @@ class Scheduler:
             return []
         self.call[position] = None
         request, key, pipeline = pending.request, pending.key, self.pipeline
-        if key is not None:
+        if key is not None and not (isinstance(text, Completion) and text.filtered):
             pipeline.store.put(key, request.step, pipeline.prompts.hash, request.question, text)
         written = output(pipeline, request, text, "generated")
         self._count(request, text, written)
@@ -235,6 +235,7 @@ class Scheduler:
         if isinstance(text, Completion):
             count.cached_tokens += text.cached_tokens or 0
             count.prompts_cut += text.prompt_cut
+            count.filtered += text.filtered
         self.work[request.step] += max(sent + wrote, 1)
 
     def _begin(self) -> list[Pending]:

@@ -92,20 +92,22 @@ class Completion(Answer):
 
     tokens, prompt_tokens: of the text and of its prompt; cached_tokens: of its prompt, those that the engine
     had in its prefix cache. truncated: it reached its token limit. prompt_cut: the prompt had no room in the
-    model's length and lost its beginning; prompt_tokens are those that were sent.
+    model's length and lost its beginning; prompt_tokens are those that were sent. filtered: a server's
+    content filter kept it back; it is empty, and not stored.
     """
 
-    __slots__ = ("cached_tokens", "prompt_cut", "prompt_tokens", "tokens", "truncated")
+    __slots__ = ("cached_tokens", "filtered", "prompt_cut", "prompt_tokens", "tokens", "truncated")
     tokens: int | None
     prompt_tokens: int | None
     cached_tokens: int | None
     truncated: bool | None
     prompt_cut: bool
+    filtered: bool
 
     def __new__(cls, text: str) -> Completion:
         reply = cast("Completion", super().__new__(cls, text))
         reply.tokens = reply.prompt_tokens = reply.cached_tokens = reply.truncated = None
-        reply.prompt_cut = False
+        reply.prompt_cut = reply.filtered = False
         return reply
 
     def answer(self, how: Trace) -> Answer:
@@ -177,6 +179,7 @@ class StepCounts:
     unknown_length: int = 0  # the backend cannot tell whether the limit was reached
     empty: int = 0  # without a reply: nothing was written, or nothing after the thought
     unfinished_thought: int = 0  # of these, those whose thought did not end
+    filtered: int = 0  # of these, those kept back by a server's content filter; sent again by the next run
     without_stem: int = 0  # questions whose options the prompt set leaves out in step 1, and the task cannot
     prompts_cut: int = 0  # prompts without room in the model's length, whose beginning was cut off
     prompt_tokens: int = 0  # as sent

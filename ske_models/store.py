@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ske_models.errors import UserError
+from ske_models.files import encodable
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -35,7 +36,8 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 def step_key(step: str, prompt: Any, settings: Mapping[str, Any]) -> str:
     """The key of one generation. `prompt`: the rendered prompt (text, or anything JSON can hold)."""
-    return hashlib.sha256(_encode([step, prompt, settings]).encode()).hexdigest()[:32]
+    # half of a surrogate pair, which JSON can hold, is as good as any other character of a key
+    return hashlib.sha256(_encode([step, prompt, settings]).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def cache_folder() -> Path:
@@ -96,7 +98,7 @@ class Store:
         self._db.execute(
             "INSERT INTO steps VALUES (?, ?, ?, ?, ?, 1) "
             "ON CONFLICT(key) DO UPDATE SET written = written + 1",
-            (key, step, prompts, question, text),
+            (key, step, prompts, encodable(question), encodable(text)),
         )
 
 

@@ -2,7 +2,7 @@
 
     python tests/judge_server.py --port 8008 --faults 0.3      # then base_url: http://127.0.0.1:8008/v1
 
-It says "Score: N", N being the same for the same prompt. Used by tests/test_judge.py.
+It says "Score: N", N being the same for the same prompt. Used by the tests of judge and servers.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import model_registry
 from lm_eval.models.api_models import TemplateAPI
 
-from ske_models.engines.http import Servers
+from ske_models.engines.servers import Servers
 from ske_models.errors import UserError, one_of
 from ske_models.fingerprint import NOT_IDENTITY, digest, weights
 from ske_models.lm_eval.engine import LMEvalEngine, backend_class, load

@@ -28,6 +28,8 @@ from ske_models.fingerprint import digest
 
 FOLDER = Path(__file__).parent / "recipes"
 Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -125,13 +127,13 @@ class OpenAIJudge(Strict):
     base_url: str = "https://api.openai.com/v1"
     key_env: str = "OPENAI_API_KEY"
     concurrency: PositiveInt = 16
-    timeout_s: PositiveFloat = 120.0  # of one call
+    timeout_s: Seconds = 120.0  # of one call
     max_retries: Count = 8
-    deadline_s: PositiveFloat | None = None  # of a whole stage
-    max_tokens: PositiveInt = 512
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    usd_per_million: dict[Literal["input", "output"], float] | None = None
-    max_usd: PositiveFloat | None = None  # of a whole run; needs usd_per_million
+    deadline_s: Seconds | None = None  # of a whole stage
+    max_tokens: PositiveInt = 512  # of a verdict; what a model thinks before it counts, too
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # left out if the model takes none
+    usd_per_million: dict[Literal["input", "output"], Usd] | None = None
+    max_usd: Annotated[Usd, Field(gt=0)] | None = None  # of a whole run; needs usd_per_million
 
     @model_validator(mode="after")
     def _priced(self) -> OpenAIJudge:

@@ -3,23 +3,23 @@
     lm_eval --model ske_explicit --tasks ske_mmlu --apply_chat_template \\
             --model_args 'backend=local-chat-completions,model=M1,base_url=http://a:8000/v1;http://b:8000/v1'
 
-lm-eval (0.4.13) asks one server one prompt at a time, gives up after three attempts, and does not say whether
-a text reached its limit. How several servers are kept busy, and what is done when one fails, is in
-`ske_models/engines/http.py`; what is sent, and how it is read, stays lm-eval's.
+lm-eval (0.4.13) sends one server one prompt at a time, gives up after three attempts, takes a reply that it
+cannot read for an empty text, and does not say whether a text reached its limit. How several servers are kept
+busy, and what is done when one fails, is in `ske_models/engines/http.py`; how a reply is read, in
+`engines/completion.py`. What is sent stays lm-eval's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 from lm_eval.api.instance import Instance
-from lm_eval.models.api_models import LMEVAL_MODEL_NONE_ANSWER_PLACEHOLDER, TemplateAPI
+from lm_eval.models.api_models import TemplateAPI
 from lm_eval.models.openai_completions import LocalChatCompletion
 from lm_eval.models.utils import (
     chunks,
@@ -29,10 +29,14 @@ from lm_eval.models.utils import (
 )
 from tqdm import tqdm
 
-from ske_models.engines.http import Call, Dispatcher, RetryableError, Servers, StopError, say
-from ske_models.errors import UserError
+from ske_models.engines.completion import choices, malformed, read, with_thought
+from ske_models.engines.faults import RejectedError, RetryableError, StopError
+from ske_models.engines.http import Call, Dispatcher, give_up, say
+from ske_models.engines.servers import Servers, checked, split
+from ske_models.errors import UserError, at_least_one
 from ske_models.lm_eval.continuous import Continuous
 from ske_models.records import Completion, Done, Request
+from ske_models.reply import reply_of
 
 IGNORED = {"device", "max_batch_size", "dtype"}  # every backend is given these; a server has its own
 
@@ -57,10 +61,15 @@ class Served(TemplateAPI, Continuous):
         known = IGNORED.union(*(inspect.signature(cls).parameters for cls in classes))
         for name in args.keys() - known:  # lm-eval's would ignore it
             raise TypeError(f"got an unexpected keyword argument '{name}'")
+        at_least_one("num_concurrent", num_concurrent)
+        numbers = {"max_retries": max_retries, "max_wait": max_wait, "timeout": args.get("timeout", 1)}
+        for name, value in numbers.items():
+            _check_number(name, value, above=0 if name == "timeout" else -1)
         self.chat = isinstance(self, LocalChatCompletion)
-        urls = [address(url, self.chat) for url in (base_url or "").split(";") if url.strip()]
-        # 2: with 1, log-likelihoods would not come through `get_batched_requests`
-        super().__init__(**({"base_url": urls[0]} if urls else {}), num_concurrent=2, **args)
+        urls = [address(url, self.chat) for url in str(base_url or "").split(";") if url.strip()]
+        # 2: with 1, log-likelihoods would not come through `get_batched_requests`. lm-eval logs its address
+        bare = {"base_url": split(urls[0])[0]} if urls else {}
+        super().__init__(**bare, num_concurrent=2, **args)
         if not self.base_url:
             raise UserError(
                 "base_url: the server's address is needed, as in base_url=http://localhost:8000/v1"
@@ -68,34 +77,45 @@ class Served(TemplateAPI, Continuous):
         certificate = ssl.create_default_context(cafile=self.ca_cert_path) if self.ca_cert_path else None
         self.servers = Servers(
             urls or [self.base_url],
-            int(num_concurrent),
+            num_concurrent,
             self.timeout,
-            int(max_retries),
-            float(max_wait),
+            max_retries,
+            max_wait,
             _headers(self),
             certificate or self.verify_certificate,
         )
 
     def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
         """A `Completion` for each request, in order. Raises UserError if the servers do not answer."""
-        self.cut = 0
         calls = self._generations(requests)
         place = {call: index for index, call in enumerate(calls)}
+        filtered: list[str] = []
 
         def answered(call: Call) -> list[Call]:
-            try:
-                new = self._generations(done(place[call], call.answer))
-            except UserError as error:  # which asyncio would take for the end of the process
-                raise StopError from error
+            new = self._generations(done(place[call], call.answer))
             place.update(zip(new, range(len(calls), len(calls) + len(new)), strict=True))
             calls.extend(new)
             return new
 
-        _run(self._ask(calls[:], answered, quiet))
-        if self.cut:
+        def failed(call: Call, error: RetryableError | RejectedError) -> list[Call]:
+            if not (isinstance(error, RejectedError) and error.filtered):
+                give_up(call, error)
+            filtered.append(_asked(call))
+            call.answer = Completion("")
+            call.answer.filtered = True
+            call.answer.tokens, call.answer.truncated = 0, False
+            return answered(call)
+
+        _run(self._ask(calls[:], answered, failed, quiet))
+        if cut := sum(call.answer.prompt_cut for call in calls):
             say(
-                f"{self.cut} of {len(calls)} prompts had no room in max_length={self.max_length + 1} and "
+                f"{cut} of {len(calls)} prompts had no room in max_length={self.max_length + 1} and "
                 "were cut at their beginning; set max_length to the model's"
+            )
+        if filtered:
+            say(
+                f"{len(filtered)} of {len(calls)} prompts were stopped by the server's content filter; their "
+                f"texts are empty. The first ends with: {filtered[0]!r}"
             )
         return [call.answer for call in calls]
 
@@ -109,11 +129,12 @@ class Served(TemplateAPI, Continuous):
             raise UserError(f"{self.base_url} takes conversations; add --apply_chat_template")
         settings = [dict(normalize_gen_kwargs(r.settings, self._max_gen_toks)) for r in requests]
         prompts = [request.prompt for request in requests]
-        messages = self._encoded(prompts, settings) if self.tokenized_requests and prompts else prompts
+        whole: list[tuple[Any, bool]] = [(prompt, False) for prompt in prompts]
+        messages = self._encoded(prompts, settings) if self.tokenized_requests and prompts else whole
         calls = []
-        for request, message, how in zip(requests, messages, settings, strict=True):
+        for request, (message, is_cut), how in zip(requests, messages, settings, strict=True):
             stop = handle_stop_sequences(list(how["until"]), self._eos_string)
-            calls.append(self._call([message], partial(self._reply, stop), how))
+            calls.append(self._call([message], partial(self._reply, stop, is_cut), how))
             calls[-1].later = request.step == "answer"
         return calls
 
@@ -127,14 +148,14 @@ class Served(TemplateAPI, Continuous):
                 chunks(requests, n=self._batch_size), chunks(ctxlens, n=self._batch_size), strict=True
             )
         ]
-        await self._ask(calls, lambda _: [])
+        await self._ask(calls, lambda _: [], give_up)
         return [call.answer for call in calls]
 
     def _loglikelihood_tokens(self, requests: list, **options: Any) -> list[tuple[float, bool]]:
         try:
             return super()._loglikelihood_tokens(requests, **options)
         except StopError as error:
-            raise UserError(f"{error}; the knowledge is kept, the same command scores anew") from None
+            raise UserError(f"{error}; the knowledge is kept, the same command scores again") from None
 
     def loglikelihood(self, requests: list[Instance], **options: Any) -> list[tuple[float, bool]]:
         """As lm-eval's. Raises UserError for a backend that has no log-likelihoods."""
@@ -157,8 +178,13 @@ class Served(TemplateAPI, Continuous):
             **(local if self.tokenizer_backend == "huggingface" else {}),
         )
 
-    def _encoded(self, prompts: Sequence[str], settings: Sequence[dict[str, Any]]) -> list[list[int]]:
-        """The prompts' tokens, cut on the left to what `max_length` leaves room for, as lm-eval cuts them."""
+    def _encoded(
+        self, prompts: Sequence[str], settings: Sequence[dict[str, Any]]
+    ) -> list[tuple[list[int], bool]]:
+        """The prompts' tokens, cut on the left to what `max_length` leaves room for, and whether they are.
+
+        So does lm-eval cut them. Raises UserError if there is no room at all.
+        """
         longest = max(how["max_gen_toks"] for how in settings)
         if longest >= self.max_length:
             raise UserError(
@@ -167,8 +193,7 @@ class Served(TemplateAPI, Continuous):
             )
         tokens = self.tok_encode(list(prompts), add_special_tokens=self.add_bos_token)
         rooms = [self.max_length - how["max_gen_toks"] for how in settings]
-        self.cut += sum(len(ids) > room for ids, room in zip(tokens, rooms, strict=True))
-        return [ids[-room:] for ids, room in zip(tokens, rooms, strict=True)]
+        return [(ids[-room:], len(ids) > room) for ids, room in zip(tokens, rooms, strict=True)]
 
     def _call(
         self,
@@ -186,36 +211,43 @@ class Served(TemplateAPI, Continuous):
         )
         if not payload.get("stop", True):
             del payload["stop"]  # some servers refuse an empty list
-        return Call(payload, partial(_checked, read))
+        return Call(payload, read)
 
     async def _ask(
-        self, calls: Sequence[Call], answered: Callable[[Call], Sequence[Call]], quiet: bool = False
+        self,
+        calls: Sequence[Call],
+        answered: Callable[[Call], Sequence[Call]],
+        failed: Callable[[Call, RetryableError | RejectedError], Sequence[Call]],
+        quiet: bool = False,
     ) -> None:
         with tqdm(total=len(calls), desc="Requesting servers", disable=quiet) as bar:
-            await Dispatcher(self.servers, calls, answered, bar).run()
+            await Dispatcher(self.servers, calls, answered, bar, failed).run()
 
-    def _reply(self, stop: list[str], outputs: dict[str, Any]) -> Completion:
-        """The text of a completion, cut at the first of the strings in `stop`."""
-        [text] = self.parse_generations(outputs=outputs)
-        text = LMEVAL_MODEL_NONE_ANSWER_PLACEHOLDER if text is None else text
+    def _reply(self, stop: list[str], prompt_cut: bool, outputs: Any) -> Completion:
+        """The text of a completion, cut at the first of the strings in `stop`, with its thought before it."""
+        reply = read(outputs)
+        if reply.filtered:
+            raise RejectedError("finish_reason content_filter", filtered=True)
         # transformers' server leaves the stop string in, and a chat server is sent four of them at most
-        reply = Completion(postprocess_generated_text(text, stop, None))
-        usage, finish = outputs.get("usage") or {}, outputs["choices"][0].get("finish_reason")
-        reply.prompt_tokens, reply.tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        reply.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-        if len(reply) < len(text):
-            reply.truncated = False
-        elif finish is not None:
-            reply.truncated = finish == "length"
-        return reply
+        whole = postprocess_generated_text(reply.text, None, self.think_end_token if self.chat else None)
+        text = _cut(whole, stop)
+        completion = Completion(with_thought(reply, text))
+        completion.prompt_tokens, completion.tokens = reply.prompt_tokens, reply.completion_tokens
+        completion.cached_tokens, completion.prompt_cut = reply.cached_tokens, prompt_cut
+        completion.truncated = reply.truncated if len(text) == len(whole) else False
+        return completion
 
-    def _scores(
-        self, tokens: list[list[int]], ctxlens: list[int], outputs: dict[str, Any]
-    ) -> list[tuple[float, bool]]:
+    def _scores(self, tokens: list[list[int]], ctxlens: list[int], outputs: Any) -> list[tuple[float, bool]]:
         """(log-likelihood, whether it is what the model would have written) of each of `tokens`."""
-        if not (outputs["choices"][0].get("logprobs") or {}).get("token_logprobs"):
-            raise StopError("the server gives no log-probabilities of a prompt; vLLM's does")
-        return self.parse_logprobs(outputs=outputs, tokens=tokens, ctxlens=ctxlens)
+        if any(not choice.get("logprobs") for choice in choices(outputs)):
+            raise StopError("gives no log-probabilities of a prompt; vLLM's server does")
+        try:
+            scores = self.parse_logprobs(outputs=outputs, tokens=tokens, ctxlens=ctxlens)
+        except (AssertionError, KeyError, TypeError, ValueError):  # lm-eval expects whole replies
+            raise malformed("no log-probabilities that can be read", outputs) from None
+        if len(scores) != len(tokens):
+            raise malformed(f"log-probabilities of {len(scores)} prompts, not of {len(tokens)},", outputs)
+        return scores
 
 
 def served(model_class: type[TemplateAPI]) -> type[Served]:
@@ -225,27 +257,44 @@ def served(model_class: type[TemplateAPI]) -> type[Served]:
 
 def address(url: str, chat: bool) -> str:
     """Where to post, from a server's base URL (".../v1"); another one is taken for the whole address."""
-    url = url.strip().rstrip("/")
+    url = checked("base_url", url).rstrip("/")
     return f"{url}/{'chat/completions' if chat else 'completions'}" if url.endswith("/v1") else url
 
 
 def _headers(lm: Served) -> dict[str, str]:
     """Raises UserError if there is no key, or one that cannot be sent."""
     try:
-        headers = {name: str(value) for name, value in lm.header.items()}
+        header = lm.header
     except ValueError as error:
         raise UserError(str(error)) from error
-    if not all(value.isascii() and value.isprintable() for value in headers.values()):
-        raise UserError("OPENAI_API_KEY: has characters that no key has (a line break?); set it anew")
+    if not isinstance(header, dict):
+        raise UserError('header: a mapping is needed, as in --model_args \'{"header": {"X-Key": "..."}}\'')
+    headers = {str(name): str(value) for name, value in header.items()}
+    if not all(text.isascii() and text.isprintable() for pair in headers.items() for text in pair):
+        where = "header" if lm._header else "OPENAI_API_KEY"
+        raise UserError(f"{where}: has characters that no key has (a line break?); set it again")
     return headers
 
 
-def _checked(read: Callable[[dict[str, Any]], Any], outputs: Any) -> Any:
-    """What `read` makes of a reply. Raises RetryableError if it holds no completion."""
-    choices = outputs.get("choices") if isinstance(outputs, dict) else None
-    if not choices or not {"message", "text"} & choices[0].keys():
-        raise RetryableError(f"no completion in the reply: {json.dumps(outputs)[:100]}")
-    return read(outputs)
+def _check_number(name: str, value: Any, above: float) -> None:
+    """Raises UserError if the argument `name` is no finite number above a limit."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < float("inf"):
+        least = "above 0" if above == 0 else "from 0 on"
+        raise UserError(f"{name}={value}: a number {least} is needed")
+
+
+def _cut(text: str, stop: list[str]) -> str:
+    """A text up to the first of the strings in `stop`; what is thought before the reply may hold them."""
+    written = reply_of(text)
+    thought = text.removesuffix(written) if written else text
+    return thought + postprocess_generated_text(written, stop, None)
+
+
+def _asked(call: Call) -> str:
+    """The end of a call's prompt, by which a reader finds it."""
+    prompt = call.payload.get("messages") or call.payload.get("prompt")
+    text = prompt[-1].get("content") if isinstance(prompt, list) and isinstance(prompt[-1], dict) else prompt
+    return " ".join(str(text).split())[-80:]
 
 
 def _run(asking: Coroutine[Any, Any, None]) -> None:

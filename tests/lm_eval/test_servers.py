@@ -25,7 +25,9 @@ from judge_server import Call as Asked
 from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
-from ske_models.engines.http import Call, Dispatcher, Servers, StopError
+from ske_models.engines.faults import StopError
+from ske_models.engines.http import Call, Dispatcher
+from ske_models.engines.servers import Servers
 from ske_models.errors import UserError
 from ske_models.lm_eval.model import SKEExplicitLM
 from ske_models.lm_eval.served import address

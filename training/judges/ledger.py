@@ -1,23 +1,28 @@
-"""The book of the paid judge: every call, what it cost and what was answered, in RUN/judge.sqlite.
+"""What the paid judge costs: every call, its tokens and what was answered, in RUN/judge.sqlite.
 
     sqlite3 runs/paper/judge.sqlite "SELECT stage, SUM(input), SUM(output) FROM calls GROUP BY stage"
 
-A call is in it before it is sent, at the most that it can cost, so it is counted however the process ends.
+A call is in it before it is sent, at the most that it can cost, and is settled by the usage that its reply
+reports. So no reply is paid for twice, however a run ends, and the spending cap holds over all its stages.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from ske_models.engines.faults import StopError
+from ske_models.engines.http import Call
 from ske_models.errors import UserError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY,
-    key TEXT NOT NULL,         -- SHA-256 of model, settings, prompt and which asking it is
+    key TEXT NOT NULL,         -- SHA-256 of model, settings, prompt and which attempt it is
     stage TEXT NOT NULL,       -- what it was for, e.g. round1/scores.jsonl
     text TEXT,                 -- the reply; NULL: none came, or is known of
     truncated INTEGER,
@@ -51,7 +56,7 @@ class Ledger:
             )
         except sqlite3.Error as error:
             raise UserError(
-                f"{path}: cannot be used: {error}; delete it to have everything judged (and paid) anew"
+                f"{path}: cannot be used: {error}; delete it to have everything judged, and paid for, again"
             ) from error
 
     def close(self) -> None:
@@ -111,3 +116,58 @@ class Ledger:
             "WHERE stage = ? AND confirmed = ?",
             (self.stage, confirmed),
         ).fetchone()
+
+
+class Bill:
+    """The dispatcher's meter (ske_models/engines/http.py): a ledger and the cap on what it may come to.
+
+    cap: USD over all stages of the run, or None. cost: a call's key, and its tokens (input, output) at most.
+    """
+
+    def __init__(
+        self, ledger: Ledger, cap: float | None, cost: Callable[[Call], tuple[str, tuple[int, int]]]
+    ) -> None:
+        self.ledger = ledger
+        self.cap = cap
+        self.cost = cost
+        self.numbers: dict[Call, int] = {}  # in the ledger, of the calls under way
+        self.changed = asyncio.Event()
+
+    async def book(self, call: Call) -> None:
+        """Books a call, once the cap has room for it whatever the calls under way cost. Raises StopError."""
+        key, most = self.cost(call)
+        price = self.ledger.usd(most)
+        while self.cap is not None and self.ledger.total + price > self.cap:
+            if not self.numbers:
+                spent = f"${self.ledger.total:.4f} are spent and one more call may cost ${price:.4f}"
+                raise StopError(f"max_usd is {self.cap:g}: {spent}; raise judge.max_usd")
+            self.changed.clear()
+            await self.changed.wait()
+        with self._on_disk():
+            self.numbers[call] = self.ledger.book(key, most)
+
+    def settle(self, call: Call) -> None:
+        """Notes the reply of a call. What it says of its tokens counts if it can be true of a text."""
+        reply, number = call.answer, self._close(call)
+        tokens = (reply.prompt_tokens, reply.completion_tokens)
+        believed = reply.prompt_tokens and (reply.completion_tokens or not reply.text)
+        with self._on_disk():
+            self.ledger.settle(number, reply.text, bool(reply.truncated), tokens if believed else None)
+
+    def fail(self, call: Call, charged: bool) -> None:
+        """Forgets a call that cannot be charged; any other stays booked at its most."""
+        number = self._close(call)
+        if not charged:
+            with self._on_disk():
+                self.ledger.cancel(number)
+
+    def _close(self, call: Call) -> int:
+        self.changed.set()
+        return self.numbers.pop(call)
+
+    @contextlib.contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StopError(f"{self.ledger.path}: cannot be written: {error}; make room") from None

@@ -2,31 +2,32 @@
 
     export OPENAI_API_KEY=...; python -m training.stages.judge runs/paper 1
 
-Every call is booked in RUN/judge.sqlite before it is sent, at the most that it can cost, and settled by the
-usage that its reply reports. So no reply is paid twice, however a run ends, and the spending cap holds over
-all stages of a run. A server on this machine needs no key.
+Calls go through the one dispatcher (ske_models/engines/http.py), faults and retries included; ledger.py has
+what they cost. The official client is not used: it takes an empty or broken reply for a good one, gives up a
+`Retry-After` of more than two minutes, and would be a second retry policy. A server on this machine needs no
+key.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
-import sqlite3
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import ipaddress
+import os
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-import tenacity
 from tqdm import tqdm
 
+from ske_models.engines import completion
+from ske_models.engines.faults import RejectedError, RetryableError, StopError
+from ske_models.engines.http import Call, Dispatcher
+from ske_models.engines.servers import Servers, checked, split
 from ske_models.errors import UserError
 from ske_models.store import step_key
-from training.judges.endpoint import Endpoint, FaultError, RefusedError
-from training.judges.ledger import Ledger
+from training.judges.ledger import Bill, Ledger
 from training.judges.verdict import AGAIN, Verdict, read_verdict
 from training.recipe import OpenAIJudge
 
@@ -34,176 +35,179 @@ IN_A_ROW = 50  # so many texts failed one after the other: the endpoint does not
 FRAME = 64  # tokens around a prompt, at most: the roles and control tokens of a chat template
 
 
-class StopError(Exception):
-    """Nothing more is to be asked."""
-
-
 def ask(
     judge: OpenAIJudge, prompts: Sequence[str], book: Path, stage: str, label: str
 ) -> tuple[list[Verdict], dict[str, Any]]:
-    """The verdicts, one a prompt, and what they cost.
+    """The verdicts, one per prompt, and what they cost.
 
     The costs are tokens {"input", "output"} and usd of `stage`, over all its starts; usd_unconfirmed, at
-    most, for calls whose reply never came or did not say; faults {what: calls} of this start. A text that
+    most, for calls whose reply never came or did not say; faults {kind: calls} of this start. A text that
     fails in all retries is unscored. Raises UserError: no key, an endpoint that refuses or does not work at
     all, deadline or spending cap reached; what was answered is in `book`, and the same call goes on.
     """
-    endpoint = Endpoint(judge)
-    with closing(Ledger(book, judge.usd_per_million or {}, stage)) as calls:
-        asking = Dispatcher(judge, endpoint, calls, label)
-        verdicts = asyncio.run(asking.run(prompts))
-        if isinstance(verdicts, str):
-            raise UserError(f"judge {judge.model}: {verdicts}")
-        return verdicts, calls.spent_here() | {"faults": dict(asking.faults)}
-
-
-class Dispatcher:
-    """One start of a stage. `faults`: how often what went wrong."""
-
-    def __init__(self, judge: OpenAIJudge, endpoint: Endpoint, book: Ledger, label: str) -> None:
-        self.judge = judge
-        self.endpoint = endpoint
-        self.book = book
-        self.label = label
-        self.faults: Counter[str] = Counter()
-        self._ends = time.monotonic() + (judge.deadline_s or float("inf"))
-        self._backoff = tenacity.wait_exponential_jitter(initial=0.5, max=60, jitter=0.5)
-        self._verdicts: dict[int, Verdict] = {}
-        self._unscored = self._failed = self._failed_in_a_row = self._in_flight = 0
-        self._last_fault = ""
-        self._stopped: str | None = None  # why
-
-    async def run(self, prompts: Sequence[str]) -> list[Verdict] | str:
-        """The verdicts, or why there is not one for every prompt. Calls under way are waited for."""
-        self._stopping, self._settled = asyncio.Event(), asyncio.Condition()
-        work = iter(enumerate(prompts))
-        with tqdm(total=len(prompts), desc=self.label, unit="text") as self._bar:
-            async with self.endpoint:
-                crew = min(self.judge.concurrency, len(prompts))
-                await asyncio.gather(*(self._worker(work) for _ in range(crew)))
-        if self._stopped is None and prompts and self._failed == len(prompts):
-            self._stopped = f"not one text was judged; the last fault: {self._last_fault}"
-        if self._stopped is not None:
-            kept = len(self._verdicts) - self._failed
-            return f"{self._stopped}; {kept} of {len(prompts)} verdicts are kept, the same command continues"
-        return [self._verdicts[index] for index in range(len(prompts))]
-
-    async def _worker(self, work: Iterator[tuple[int, str]]) -> None:
-        for index, prompt in work:
+    servers = Servers(
+        [address(judge.base_url)],
+        judge.concurrency,
+        judge.timeout_s,
+        judge.max_retries,
+        headers={"Authorization": f"Bearer {key(judge)}"},
+        deadline=judge.deadline_s,
+        key=judge.key_env,
+    )
+    with closing(Ledger(book, judge.usd_per_million or {}, stage)) as ledger:
+        verdicts = _Verdicts(judge, prompts, ledger)
+        calls = verdicts.needed()
+        with tqdm(total=len(prompts), initial=len(prompts) - len(calls), desc=label, unit="text") as bar:
+            bill = Bill(ledger, judge.max_usd, verdicts.cost)
+            asking = Dispatcher(servers, calls, verdicts.answered, bar, verdicts.failed, bill)
+            asking.works = len(calls) < len(prompts)
+            verdicts.progress = lambda: bar.set_postfix(
+                unscored=verdicts.unscored, faults=asking.faults.total(), refresh=False
+            )
             try:
-                self._note(index, await self._verdict(prompt))
-            except StopError:
-                return
-            except sqlite3.Error as error:
-                self._stop(f"{self.book.path}: cannot be written: {error}; make room")
-            if self._stopping.is_set():
-                return
+                asyncio.run(asking.run())
+                verdicts.check()
+            except StopError as stop:
+                kept = f"{verdicts.kept} of {len(prompts)} verdicts are kept, the same command continues"
+                raise UserError(f"judge {judge.model}: {stop}; {kept}") from None
+        return verdicts.whole(), ledger.spent_here() | {"faults": dict(asking.faults)}
 
-    def _note(self, index: int, verdict: Verdict) -> None:
-        failed = (verdict.why or "").startswith("failed")
-        self._verdicts[index] = verdict
-        self._unscored += verdict.score is None
-        self._failed += failed
-        self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
-        if self._failed_in_a_row == IN_A_ROW:
-            self._stop(f"{IN_A_ROW} texts in a row failed, the last one with: {self._last_fault}")
-        self._bar.update()
-        self._bar.set_postfix(unscored=self._unscored, faults=sum(self.faults.values()), refresh=False)
 
-    def _stop(self, why: str) -> StopError:
-        """Has everybody stop after the call that is under way; the first reason is the one that is told."""
-        self._stopped = self._stopped or why
-        self._stopping.set()
-        return StopError(why)
+def key(judge: OpenAIJudge) -> str:
+    """The key, from the environment; "none" for a server on this machine, or one with a password in its URL.
 
-    async def _verdict(self, prompt: str) -> Verdict:
-        """Asks a second time for a verdict without a score; a fault that lasts leaves the text unscored."""
-        verdict = Verdict(None, "")
-        for attempt, temperature in ((1, self.judge.temperature), (2, max(self.judge.temperature, AGAIN))):
-            try:
-                text, truncated = await self._reply(prompt, attempt, temperature)
-            except FaultError as fault:
-                return Verdict(None, verdict.text, attempt, f"failed: {fault}")
-            verdict = read_verdict(text, truncated, attempt)
-            if verdict.score is not None:
-                break
-        return verdict
-
-    async def _reply(self, prompt: str, attempt: int, temperature: float) -> tuple[str, bool]:
-        """(text, truncated): from the book, or from the endpoint. Raises FaultError, StopError."""
-        judge = self.judge
-        settings = {"model": judge.model, "max_tokens": judge.max_tokens, "temperature": temperature}
-        call = step_key(f"judge {attempt}", prompt, settings)
-        known = self.book.reply(call)
-        if known is not None:
-            return known
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(judge.max_retries + 1),
-            wait=self._wait,
-            sleep=self._sleep,
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, FaultError) and error.again),
-            reraise=True,
+    Raises UserError if it is missing, or cannot be a key.
+    """
+    value = os.environ.get(judge.key_env, "").strip()
+    url = checked("judge.base_url", judge.base_url)
+    if not value and (split(url)[1] or _is_loopback(urlsplit(url).hostname or "")):
+        return "none"
+    if not value:
+        raise UserError(
+            f"judge: no key for {split(url)[0]}: set the environment variable {judge.key_env} "
+            "(to `none` if the server needs no key)"
         )
-        return await retrying(self._call, call, prompt, settings)
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise UserError(f"judge: {judge.key_env} holds blanks or characters that no key has; set it again")
+    return value
 
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        fault = state.outcome.exception() if state.outcome else None
-        asked_for = fault.wait if isinstance(fault, FaultError) else None
-        return asked_for + random.uniform(0, 0.25) if asked_for else self._backoff(state)
 
-    async def _sleep(self, seconds: float) -> None:
-        """Waits before a retry. Raises StopError if everybody stops, or the deadline passes, meanwhile."""
-        if seconds > 60:
-            self._bar.write(f"judge {self.judge.model}: waits {seconds:.0f} s, as the server asks")
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), min(seconds, self._left()))
-        if self._stopping.is_set():
-            raise StopError
-        self._check_deadline()
+def address(base_url: str) -> str:
+    """Where to post, as the official client makes it from a base URL; one that is whole stays as it is."""
+    parts = urlsplit(checked("judge.base_url", base_url))
+    path = parts.path.rstrip("/")
+    end = "/chat/completions"
+    return parts._replace(path=path if path.endswith(end) else path + end).geturl()
 
-    def _left(self) -> float:
-        return max(self._ends - time.monotonic(), 0.0)
 
-    def _check_deadline(self) -> None:
-        if self._left() == 0:
-            raise self._stop(f"the deadline of {self.judge.deadline_s} s has passed")
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
-    async def _call(self, call: str, prompt: str, settings: dict[str, Any]) -> tuple[str, bool]:
-        """One call of the endpoint. Raises FaultError, StopError."""
-        self._check_deadline()
-        # a token has at least one byte; so no prompt has more tokens than this
-        number = await self._book(call, (len(prompt.encode()) + FRAME, self.judge.max_tokens))
-        try:
-            seconds = min(self.judge.timeout_s, self._left())
-            reply = await self.endpoint.post(prompt, settings, seconds)
-        except FaultError as fault:
-            self.faults[fault.kind] += 1
-            self._last_fault = str(fault)
-            if not fault.charged:
-                self.book.cancel(number)
-            self._check_deadline()
-            raise
-        except RefusedError as refused:
-            self.book.cancel(number)
-            raise self._stop(str(refused)) from None
-        finally:
-            async with self._settled:
-                self._in_flight -= 1
-                self._settled.notify_all()
-        self.book.settle(number, reply.text, reply.truncated, reply.tokens)
-        return reply.text, reply.truncated
 
-    async def _book(self, call: str, most: tuple[int, int]) -> int:
-        """Books a call, once the spending cap has room for it whatever the calls under way cost."""
-        cap, price = self.judge.max_usd, self.book.usd(most)
-        async with self._settled:
-            if cap is not None:
-                await self._settled.wait_for(lambda: self.book.total + price <= cap or self._in_flight == 0)
-                if self.book.total + price > cap:
-                    spent = f"${self.book.total:.4f} are spent and one more call may cost ${price:.4f}"
-                    raise self._stop(f"max_usd is {cap:g}: {spent}; raise judge.max_usd")
-            if self._stopping.is_set():
-                raise StopError
-            number = self.book.book(call, most)
-            self._in_flight += 1
-            return number
+class _Asked(NamedTuple):
+    """What a call is for: the prompt's place, which attempt it is, and the call's key in the ledger."""
+
+    place: int
+    attempt: int
+    key: str
+
+
+class _Verdicts:
+    """The verdicts of one start. A verdict without a score is asked for a second time, sampled.
+
+    unscored, kept: how many so far have no score, or were answered. progress: shows them.
+    """
+
+    def __init__(self, judge: OpenAIJudge, prompts: Sequence[str], ledger: Ledger) -> None:
+        self.judge = judge
+        self.prompts = prompts
+        self.ledger = ledger
+        self.found: dict[int, Verdict] = {}
+        self.asked: dict[Call, _Asked] = {}
+        self.unscored = self.lost = self.lost_in_a_row = 0
+        self.last_fault = ""
+        self.progress: Callable[[], None] = lambda: None
+
+    @property
+    def kept(self) -> int:
+        return len(self.found) - self.lost
+
+    def needed(self) -> list[Call]:
+        """The calls that the ledger has no answer to."""
+        return [call for index in range(len(self.prompts)) for call in self._ask(index, 1)]
+
+    def whole(self) -> list[Verdict]:
+        """One verdict per prompt, in order."""
+        return [self.found[index] for index in range(len(self.prompts))]
+
+    def check(self) -> None:
+        """Raises StopError if nothing at all was judged."""
+        if self.prompts and self.lost == len(self.prompts):
+            raise StopError(f"not one text was judged; the last fault: {self.last_fault}")
+
+    def cost(self, call: Call) -> tuple[str, tuple[int, int]]:
+        """(key of a call, tokens of its input and output at most). A token has at least one byte."""
+        asked = self.asked[call]
+        prompt = self.prompts[asked.place].encode(errors="replace")
+        return asked.key, (len(prompt) + FRAME, self.judge.max_tokens)
+
+    def answered(self, call: Call) -> Sequence[Call]:
+        """A reply has come: perhaps the verdict, else what to ask again."""
+        asked, reply = self.asked.pop(call), call.answer
+        return self._read(asked.place, asked.attempt, reply.text, bool(reply.truncated))
+
+    def failed(self, call: Call, error: RetryableError | RejectedError) -> Sequence[Call]:
+        """A text stays unscored. Raises StopError if the endpoint does not seem to work at all."""
+        asked = self.asked.pop(call)
+        self.last_fault = str(error)
+        if isinstance(error, RejectedError) and error.filtered:
+            return self._note(asked.place, Verdict(None, "", asked.attempt, f"filtered: {error}"))
+        self.lost += 1
+        self.lost_in_a_row += 1
+        self._note(asked.place, Verdict(None, "", asked.attempt, f"failed: {error}"))
+        if self.lost_in_a_row == IN_A_ROW:
+            raise StopError(f"{IN_A_ROW} texts in a row failed, the last one with: {error}")
+        return []
+
+    def _ask(self, index: int, attempt: int) -> list[Call]:
+        """The call for a verdict; none if the ledger has it."""
+        judge = self.judge
+        heat = judge.temperature if attempt == 1 else max(judge.temperature, AGAIN)
+        settings = {"model": judge.model, "max_tokens": judge.max_tokens, "temperature": heat}
+        asked = _Asked(index, attempt, step_key(f"judge {attempt}", self.prompts[index], settings))
+        known = self.ledger.reply(asked.key)
+        if known is not None:
+            return self._read(index, attempt, *known)
+        messages = [{"role": "user", "content": self.prompts[index]}]
+        call = Call({"messages": messages, **settings}, _whole, later=attempt > 1)
+        self.asked[call] = asked
+        return [call]
+
+    def _read(self, index: int, attempt: int, text: str, truncated: bool) -> list[Call]:
+        verdict = read_verdict(text, truncated, attempt)
+        if verdict.score is None and attempt == 1:
+            return self._ask(index, 2)
+        self.lost_in_a_row = 0
+        return self._note(index, verdict)
+
+    def _note(self, index: int, verdict: Verdict) -> list[Call]:
+        self.found[index] = verdict
+        self.unscored += verdict.score is None
+        self.progress()
+        return []
+
+
+def _whole(outputs: Any) -> completion.Reply:
+    """A reply with its thought in its text; cut by a filter is cut."""
+    reply = completion.read(outputs)
+    finish = "length" if reply.filtered else reply.finish
+    return completion.Reply(
+        completion.with_thought(reply, reply.text),
+        "",
+        finish,
+        reply.prompt_tokens,
+        reply.completion_tokens,
+    )

@@ -1,6 +1,6 @@
 """Reading a judge's text: the score that it closes with, or none. Never a guess.
 
-    from ske_models.scores import read_score
+    from training.judges.verdict import read_score
     read_score("The facts are right, one is missing.\\nScore: 7")    # 7
 
 A score counts where the judge states it: in the last line, as a line or a sentence of its own ("Score: 8",
@@ -12,7 +12,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-AGAIN = 0.7  # the temperature (at least) of asking once more; greedily a model would say the same
+from ske_models.reply import reply_of
+
+AGAIN = 0.7  # the temperature (at least) of a second attempt; greedily a model would say the same
 
 # Markup around a score. Quotation marks and ">" stay: what stands behind them is somebody else's score.
 # Between two letters markup stays, too: "S*core" is no word of a judge.
@@ -37,8 +39,9 @@ _STATEMENT = re.compile(
 class Verdict:
     """What a judge said of one text.
 
-    score: 1 to 10, or None (unscored). text: the judge's own, "" where none came. attempts: how often it
-    was asked. why: None, or why it is unscored: "unreadable", "truncated" or "failed: ...".
+    score: 1 to 10, or None (unscored). text: the judge's own without its thoughts, "" where none came.
+    attempts: how often it was prompted. why: None, or why it is unscored: "unreadable", "truncated",
+    "filtered: ..." (by the endpoint) or "failed: ...".
     """
 
     score: int | None
@@ -48,23 +51,24 @@ class Verdict:
 
 
 def read_verdict(text: str, truncated: bool, attempts: int = 1) -> Verdict:
-    """A judge's text as a verdict.
+    """A judge's text as a verdict. What it thought first is no part of it: models learn from the text.
 
     One that reached its token limit has no score: "Score: 1" may be half of "Score: 10".
     """
+    reply = reply_of(text)
     if truncated:
-        return Verdict(None, text, attempts, "truncated")
-    score = read_score(text)
-    return Verdict(score, text, attempts, "unreadable" if score is None else None)
+        return Verdict(None, reply, attempts, "truncated")
+    score = read_score(reply)
+    return Verdict(score, reply, attempts, "unreadable" if score is None else None)
 
 
 def read_score(text: str) -> int | None:
     """The score, 1 to 10, that a judge's text closes with; None if it is missing or not clear.
 
-    Not clear: no integer from 1 to 10, two different scores stated, anything after the score. Thinking that
-    is closed by "</think>" is no part of the text.
+    Not clear: no integer from 1 to 10, two different scores stated, anything after the score. A thought is no
+    part of the text.
     """
-    lines = [_MARKUP.sub("", line).strip() for line in text.rpartition("</think>")[2].splitlines()]
+    lines = [_MARKUP.sub("", line).strip() for line in reply_of(text).splitlines()]
     lines = [line for line in lines if any(map(str.isalnum, line))]
     if not lines:
         return None
