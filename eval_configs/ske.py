@@ -3,7 +3,7 @@
     opencompass eval_configs/ske.py                                  # the embedded model on TinyWorld
     SKE_RUN=runs/paper opencompass eval_configs/ske.py               # every checkpoint of a training run
     SKE_MODELS=M0=/models/M0,/models/M1 SKE_BACKEND=vllm opencompass eval_configs/ske.py
-    python -m ske_models.opencompass.summary outputs/ske/TIME        # exit status 1 if a task failed
+    python -m ske_models.opencompass.summary outputs/ske/TIME        # once more: did everything run?
 
 SKE_RUN       a run folder of training/round.py: its folders M0, M1, ... are the models
 SKE_MODELS    instead of it: folders or names on the Hub, with commas between; NAME=PATH gives a name
@@ -30,11 +30,12 @@ from opencompass.models import (
     VLLMwithChatTemplate,
 )
 from opencompass.partitioners import NaivePartitioner
-from opencompass.runners import LocalRunner, SlurmRunner
-from opencompass.tasks import OpenICLEvalTask, OpenICLInferTask
+from opencompass.runners import SlurmRunner
 
 from ske_models.opencompass.model import SKEExplicit
+from ske_models.opencompass.runner import Local
 from ske_models.opencompass.summary import SKESummarizer
+from ske_models.opencompass.tasks import EvalTask, InferTask
 
 with read_base():
     from opencompass.configs.datasets.agieval.agieval_gen_5c79b4 import agieval_datasets
@@ -110,11 +111,13 @@ for model in models:
 partitioner = dict(type=NaivePartitioner, n=1000)
 runner = dict(
     # -p PARTITION alone: through Slurm, a job a model entry, --max-num-workers of them at once
-    type=SlurmRunner if asked.command_line.partition else LocalRunner,
+    type=SlurmRunner if asked.command_line.partition else Local,
     max_num_workers=asked.command_line.max_num_workers,
 )
-infer = dict(partitioner=partitioner, runner=dict(runner, task=dict(type=OpenICLInferTask)))
-eval = dict(partitioner=partitioner, runner=dict(runner, task=dict(type=OpenICLEvalTask)))
+infer = dict(partitioner=partitioner, runner=dict(runner, task=dict(type=InferTask)))
+eval = dict(partitioner=partitioner, runner=dict(runner, task=dict(type=EvalTask)))
+if asked.command_line.mode == "infer" and not asked.command_line.partition:
+    infer["runner"]["check"] = True
 if asked.command_line.slurm:
     # OpenCompass then brings a partitioner of its own for `infer`: as many tasks a model as --max-num-workers
     infer["partitioner"] = dict(num_split=1)

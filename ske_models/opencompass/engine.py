@@ -1,16 +1,17 @@
 """Any of OpenCompass' model classes (HuggingFace, vLLM, OpenAI-compatible, ...) as the pipeline's engine.
 
-Used by the OpenCompass adapter (ske_models/opencompass/model.py). Written against OpenCompass 0.5.4, identity
-HuggingFace classes call a method that transformers 5 has dropped, and identity vLLM classes import ray:
-both are cured here. Greedy decoding is the default of every class here; what a config says wins.
+Used by the OpenCompass adapter (ske_models/opencompass/model.py). Written against OpenCompass 0.5.4, whose
+HuggingFace classes call a method that transformers 5 has dropped: that is mended here. Its vLLM classes are
+replaced by those of ske_models/opencompass/vllm.py. Greedy decoding is the default of every class here; what
+a config says wins.
 """
 
 from __future__ import annotations
 
 import gc
 import inspect
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from opencompass.models.base import BaseModel, LMTemplateParser
 from opencompass.registry import MODELS
 from opencompass.utils import build_model_from_cfg
 from opencompass.utils.prompt import PromptList
-from tqdm import tqdm
 
 from ske_models.errors import UserError
 from ske_models.fingerprint import NOT_IDENTITY, fingerprint
@@ -34,64 +34,17 @@ NOT_IDENTITY_HERE = {
 }  # fmt: skip
 
 
-_SILENT = logging.Logger("ske_models.silent", level=logging.CRITICAL)
+class Continuous(ABC):
+    """What takes requests while it runs: an OpenCompass class that is replaced by one of ours.
 
-
-class _WithoutRay:
-    """OpenCompass' vLLM classes ask ray whether it is running before they load; vLLM itself needs no ray.
-
-    A prompt that leaves no room for an answer ends vLLM's whole call with an error. OpenCompass'
-    HuggingFace classes cut such a prompt at its start; so do these, leaving it at least half the context.
+    overlong: prompts so far that were longer than the model's context, and lost their start.
     """
 
-    model: Any
-    tokenizer: Any
-    logger: logging.Logger
-    lora_path: str | None
-    generate: Callable[..., list[str]]
+    overlong = 0
 
-    def _load_model(self, path: str, model_kwargs: Mapping[str, Any] | None = None, *_: Any) -> None:
-        from vllm import LLM
-
-        self.model = LLM(path, **{"trust_remote_code": True, **(model_kwargs or {})})
-        self.max_seq_len = self.model.model_config.max_model_len
-        generate = self.model.generate
-
-        def cutting(prompts: Any, sampling: Any, **more: Any) -> Any:
-            cut = {"truncate_prompt_tokens": self.room(sampling), "truncation_side": "left"}
-            return generate(prompts, sampling, tokenization_kwargs=cut, **more)
-
-        self.model.generate = cutting
-
-    def room(self, sampling: Any) -> int:
-        """How many tokens of a prompt are kept."""
-        return max(self.max_seq_len - sampling.max_tokens, self.max_seq_len // 2)
-
-    def prepared(self, prompt: Any, settings: Settings) -> tuple[list[int], Any]:
-        """The tokens, uncut, and vLLM's SamplingParams of a prompt, as OpenCompass' `generate` makes them."""
-        cutting, log = self.model.generate, self.logger
-        made: list[Any] = []
-
-        def take(*prompts_and_sampling: Any) -> list[Any]:
-            made.extend(prompts_and_sampling)
-            return []
-
-        self.model.generate = take
-        self.logger = _SILENT  # it tells of the settings at every call
-        try:
-            self.generate([prompt], **settings)
-        finally:
-            self.model.generate, self.logger = cutting, log
-        [sent], sampling = made
-        return (self.tokenizer.encode(sent) if isinstance(sent, str) else sent["prompt_token_ids"]), sampling
-
-
-class _VLLM(_WithoutRay, VLLM):
-    """`VLLM` that loads without ray."""
-
-
-class _VLLMChat(_WithoutRay, VLLMwithChatTemplate):
-    """`VLLMwithChatTemplate` that loads without ray."""
+    @abstractmethod
+    def write(self, requests: Sequence[Request], done: Done) -> Sequence[str]:
+        """As `ske_models.records.Engine.generate`."""
 
 
 def model_class(llm: Mapping[str, Any]) -> type[BaseModel]:
@@ -142,18 +95,16 @@ class OpenCompassEngine:
         return PromptList([{"role": ROLES[m["role"]], "prompt": m["content"]} for m in messages])
 
     def generate(self, requests: Sequence[Request], done: Done) -> list[str]:
-        if isinstance(self.model, _WithoutRay) and not self.model.lora_path:
-            from ske_models.engines.vllm import VLLMRun
-
-            with tqdm(desc="Running requests") as bar:
-                return VLLMRun(self.model.model, self._prepared, lambda _, text: text).write(
-                    requests, done, bar
-                )
+        if isinstance(self.model, Continuous):
+            texts = list(self.model.write(requests, done))
+            self.overlong += self.model.overlong
+            self.model.overlong = 0
+            return texts
         # One call has one limit and one set of stop strings, and the two steps have their own.
         groups: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
             groups.setdefault(repr(sorted(request.settings.items())), []).append(index)
-        texts: dict[int, str] = {}
+        written: dict[int, str] = {}
         for indices in groups.values():
             size = self.batch_size or len(indices)
             for start in range(0, len(indices), size):
@@ -164,17 +115,11 @@ class OpenCompassEngine:
                     lengths = [self.count_tokens(prompt) or 0 for prompt in prompts]
                     self.overlong += sum(length > self.model.max_seq_len for length in lengths)
                 with torch.no_grad():
-                    written = self.model.generate(prompts, **arguments)
-                for index, text in zip(batch, written, strict=True):
-                    texts[index] = text
+                    texts = self.model.generate(prompts, **arguments)
+                for index, text in zip(batch, texts, strict=True):
+                    written[index] = text
                     done(index, text)
-        return [texts[index] for index in range(len(requests))]
-
-    def _prepared(self, request: Request) -> tuple[list[int], Any]:
-        """For vLLM's run of both steps."""
-        tokens, sampling = self.model.prepared(request.prompt, self._arguments(request))
-        self.overlong += len(tokens) > self.model.max_seq_len
-        return tokens[-self.model.room(sampling) :], sampling
+        return [written[index] for index in range(len(requests))]
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         return {name: value for name, value in request.settings.items() if name in self._accepted}
@@ -223,11 +168,8 @@ def _build(llm: dict[str, Any]) -> Any:
         config.setdefault("temperature", 0)
     if (config.get("generation_kwargs") or {}).get("num_return_sequences", 1) != 1:
         raise UserError("llm: num_return_sequences must be 1: the steps of a method need one text each")
-    cured = {VLLM: _VLLM, VLLMwithChatTemplate: _VLLMChat}
-    if found in cured:
-        require_vllm()
     try:
-        model = build_model_from_cfg(config | {"type": cured.get(found, found)})
+        model = build_model_from_cfg(config | {"type": _replaced(found)})
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{found.__name__}: cannot load {llm.get('path')}: {reason}") from error
@@ -235,6 +177,16 @@ def _build(llm: dict[str, Any]) -> Any:
         # transformers 5 has no `batch_encode_plus`; it was the tokenizer's own call
         model.tokenizer.batch_encode_plus = model.tokenizer
     return model
+
+
+def _replaced(found: type[BaseModel]) -> type[BaseModel]:
+    """Our class for one of OpenCompass'; most stay. Raises UserError if vLLM is needed and not installed."""
+    if found not in (VLLM, VLLMwithChatTemplate):
+        return found
+    require_vllm()
+    from ske_models.opencompass.vllm import ContinuousVLLM, ContinuousVLLMChat
+
+    return ContinuousVLLM if found is VLLM else ContinuousVLLMChat
 
 
 def require_vllm() -> None:

@@ -27,6 +27,7 @@ from ske_models.opencompass.engine import ROLES, engine_for, identity
 from ske_models.records import Answer, Item
 from ske_models.setup import DEFAULT_STORE, Setup
 
+MAX_OUT_LEN = 1024  # tokens of an answer that nobody limits
 OUR_ROLES = {theirs: ours for ours, theirs in ROLES.items()}
 T = TypeVar("T")
 
@@ -47,6 +48,8 @@ class SKEExplicit(BaseModel):
     max_knowledge_toks: token limit of the knowledge step; without it, the prompt set's.
     max_reasoning_toks: token limit of an answer that reasons first (`cot`, `explicit`); a dataset's own
         `max_out_len` (50 for NQ) leaves no room for that, and holds only where it is larger.
+        Other answers have the dataset's `max_out_len`; where it gives none (ARC), that of the model entry;
+        else that of `llm`; else MAX_OUT_LEN.
     max_seq_len: handed to the inner model, if its config has none.
     think: what a thought is told by, of models that think first (ske_models/reply.py): "default", "off", or
         two marks, as in "<plan>...</plan>". A thought is not shown to step 2; the store keeps it.
@@ -66,7 +69,7 @@ class SKEExplicit(BaseModel):
         store: str | None = DEFAULT_STORE,
         knowledge: str | None = None,
         max_knowledge_toks: int | None = None,
-        max_reasoning_toks: int = 1024,
+        max_reasoning_toks: int = MAX_OUT_LEN,
         max_seq_len: int | None = None,
         think: str | bool | None = "default",
     ) -> None:
@@ -83,6 +86,7 @@ class SKEExplicit(BaseModel):
             raise UserError("layout=multiturn needs a conversation; use a chat class of OpenCompass as llm")
         self.ending = ending
         self.max_reasoning_toks = max_reasoning_toks
+        self.max_out_len = llm.get("max_out_len")
         self.pipeline = setup.pipeline(
             self.engine, {"max_out_len": setup.knowledge_limit, "stopping_criteria": []}
         )
@@ -116,7 +120,7 @@ class SKEExplicit(BaseModel):
             self._parsed = (prompt_template, parsed)
         return parsed
 
-    def generate_from_template(self, templates: Any, max_out_len: int, **kwargs: Any) -> list[str]:
+    def generate_from_template(self, templates: Any, max_out_len: int | None, **kwargs: Any) -> list[str]:
         answers = self.generate(self.template_parser.parse_template(templates, "gen"), max_out_len, **kwargs)
         if self._parsed is not None and self._parsed[0] is templates:
             for prompt, answer in zip(self._parsed[1], answers, strict=True):
@@ -127,11 +131,14 @@ class SKEExplicit(BaseModel):
     def generate(
         self,
         inputs: Sequence[Any],
-        max_out_len: int,
+        max_out_len: int | None,
         min_out_len: int | None = None,
         stopping_criteria: Sequence[str] = (),
     ) -> list[Answer]:
-        """The answers to OpenCompass' prompts: lists of turns for a chat class, texts for the others."""
+        """The answers to OpenCompass' prompts: lists of turns for a chat class, texts for the others.
+
+        max_out_len: None where neither the dataset (ARC, say) nor the model entry gives one.
+        """
         if threading.current_thread() is not threading.main_thread():
             raise UserError(
                 "GenInferencer(multiround=True) and concurrent tasks ask from several threads at once, "
@@ -139,7 +146,8 @@ class SKEExplicit(BaseModel):
             )
         p = self.pipeline
         reasons = p.method != "direct" and self.engine.chat
-        limit = max(max_out_len, self.max_reasoning_toks) if reasons else max_out_len
+        given = max_out_len if max_out_len is not None else self.max_out_len
+        limit = max(given or 0, self.max_reasoning_toks) if reasons else given or MAX_OUT_LEN
         # A stop string such as "\n" ends an answer of one line, and would cut a reasoning.
         settings = {
             "max_out_len": limit,

@@ -1,32 +1,38 @@
-"""The tables after an OpenCompass run, and a check that nothing of it failed.
+"""The tables after an OpenCompass run, and whether something of it failed.
 
     python -m ske_models.opencompass.summary outputs/ske/TIME     # exit status 1 if something failed
 
 `SKESummarizer` prints what OpenCompass' own summarizer prints (txt, csv and markdown in `summary/`), then
-the average as a table of models by methods. OpenCompass exits with 0 even if tasks failed: hence the check.
+the average as a table of models by methods, and counts. OpenCompass exits with 0 even if tasks failed; this
+summarizer ends the command with status 1 and a line for each model and dataset that has no result.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import tabulate  # type: ignore[import-untyped]
 from mmengine.config import Config  # type: ignore[import-untyped]
 from opencompass.summarizers import DefaultSummarizer
-from opencompass.utils import dataset_abbr_from_cfg, model_abbr_from_cfg
+from opencompass.utils import dataset_abbr_from_cfg, get_infer_output_path, model_abbr_from_cfg
 
 from ske_models.errors import UserError
+from ske_models.opencompass.tasks import error_file
+
+SHOWN = 20  # failures that are named in the error
 
 
 class SKESummarizer(DefaultSummarizer):
     """OpenCompass' summarizer, and the compact table.
 
     compact: the row of the summary that goes into the table of models by methods: (dataset or group, metric).
+    `summarize` raises UserError, after all tables, if a model has no result on a dataset.
     """
 
     def __init__(self, config: Any, compact: tuple[str, str], **kwargs: Any) -> None:
@@ -43,12 +49,13 @@ class SKESummarizer(DefaultSummarizer):
         print(f"{self.compact[0]}, {self.compact[1]}:\n\n{tabulate.tabulate(table, headers='firstrow')}")
         path = Path(self.work_dir, "summary", f"methods_{time_str}.md")
         path.write_text(self._format_md_table(table), encoding="utf-8")
-        print(
-            f"\nThe same as markdown: {path}\nDid every task run? python -m {__spec__.name} {self.work_dir}"
-        )
+        print(f"\nThe same as markdown: {path}\n")
+        for line in counts(Path(self.work_dir)):
+            print(line)
+        raise_failed(list(failures(self.cfg, Path(self.work_dir))), Path(self.work_dir))
 
     def _models_by_methods(self, parsed: dict[str, Any]) -> list[list[str]]:
-        """A row a checkpoint, a column a method; "-" where a result is missing."""
+        """One row per checkpoint, one column per method; "-" where a result is missing."""
         row, metric = self.compact
         cells: dict[str, dict[str, str]] = {}
         for model in self.model_cfgs:
@@ -64,33 +71,53 @@ class SKESummarizer(DefaultSummarizer):
         ]
 
 
-def failures(work_dir: Path) -> Iterator[str]:
-    """A line for each model and dataset of the newest config in `work_dir` that has no result, and why.
+def failures(config: Any, work_dir: Path) -> Iterator[str]:
+    """A line for each model and dataset of a run's config that has no result in `work_dir`, and why."""
+    for model, dataset in product(config.models, config.datasets):
+        result = Path(get_infer_output_path(model, dataset, str(work_dir / "results")))
+        if not result.is_file():
+            yield no_predictions(work_dir, model, dataset) or _failed(work_dir, "eval", model, dataset)
+        elif error := json.loads(result.read_text(encoding="utf-8")).get("error"):
+            yield f"{_name(model, dataset)}: not scored: {error}"
 
-    Raises UserError if `work_dir` is no folder of an OpenCompass run.
-    """
+
+def no_predictions(work_dir: Path, model: Any, dataset: Any) -> str | None:
+    """The line for a model and a dataset without predictions; None if they have some."""
+    if Path(get_infer_output_path(model, dataset, str(work_dir / "predictions"))).is_file():
+        return None
+    return _failed(work_dir, "infer", model, dataset)
+
+
+def _failed(work_dir: Path, stage: str, model: Any, dataset: Any) -> str:
+    """Why a stage did not do its work: its own words, else where its log is."""
+    what = {"infer": "no predictions", "eval": "predicted, not scored"}[stage]
+    said = error_file(work_dir, stage, model, dataset)
+    if said.is_file():
+        return f"{_name(model, dataset)}: {what}: {said.read_text(encoding='utf-8').strip()}"
+    logs = work_dir / "logs" / stage / model_abbr_from_cfg(model)  # named after a task's first dataset
+    log = max(logs.glob("*.out"), key=lambda path: path.stat().st_mtime, default=logs)
+    return f"{_name(model, dataset)}: {what}; see {log}"
+
+
+def _name(model: Any, dataset: Any) -> str:
+    return f"{model_abbr_from_cfg(model)}/{dataset_abbr_from_cfg(dataset)}"
+
+
+def raise_failed(failed: Sequence[str], work_dir: Path) -> None:
+    """Raises UserError that names the first of these lines and what to do, if there are any."""
+    if not failed:
+        return
+    more = [] if len(failed) <= SHOWN else [f"... and {len(failed) - SHOWN} more"]
+    lines = [*failed[:SHOWN], *more, f"the same command with -r {work_dir.name} does only what is missing"]
+    raise UserError(f"{len(failed)} without a result:\n" + "\n".join(lines))
+
+
+def newest_config(work_dir: Path) -> Any:
+    """The newest config of a run's folder. Raises UserError if `work_dir` is no such folder."""
     configs = sorted((work_dir / "configs").glob("*.py"), key=lambda path: path.stat().st_mtime)
     if not configs:
         raise UserError(f"{work_dir}: no OpenCompass run (configs/*.py is missing); give outputs/ske/TIME")
-    config = Config.fromfile(configs[-1], format_python_code=False)
-    for model in config.models:
-        for dataset in config.datasets:
-            name, data = model_abbr_from_cfg(model), dataset_abbr_from_cfg(dataset)
-            result = work_dir / "results" / name / f"{data}.json"
-            if result.is_file():
-                error = json.loads(result.read_text(encoding="utf-8")).get("error")
-                if error:
-                    yield f"{name}/{data}: not scored: {error}"
-            elif (work_dir / "predictions" / name / f"{data}.json").is_file():
-                yield f"{name}/{data}: predicted, not scored; see {_log(work_dir, 'eval', name)}"
-            else:
-                yield f"{name}/{data}: no predictions; see {_log(work_dir, 'infer', name)}"
-
-
-def _log(work_dir: Path, stage: str, model: str) -> Path:
-    """The log of a stage: OpenCompass names it after the task's first dataset."""
-    folder = work_dir / "logs" / stage / model
-    return max(folder.glob("*.out"), key=lambda path: path.stat().st_mtime, default=folder)
+    return Config.fromfile(configs[-1], format_python_code=False)
 
 
 def counts(work_dir: Path) -> Iterator[str]:
@@ -118,11 +145,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Name every task of an OpenCompass run that has no result.")
     parser.add_argument("work_dir", type=Path, help="the run's folder: outputs/ske/TIME")
     work_dir = parser.parse_args().work_dir
-    failed = list(failures(work_dir))
+    failed = list(failures(newest_config(work_dir), work_dir))
     for line in counts(work_dir):
         print(line)
-    if failed:
-        raise UserError(f"{len(failed)} without a result:\n" + "\n".join(failed))
+    raise_failed(failed, work_dir)
     print("every model has a result on every dataset")
 
 

@@ -28,7 +28,7 @@ from ske_models.knowledge import export
 from ske_models.opencompass import config as opencompass_config
 from ske_models.opencompass.engine import engine_for, model_class
 from ske_models.opencompass.model import SKEExplicit, conclusion
-from ske_models.opencompass.summary import counts, failures
+from ske_models.opencompass.summary import counts, failures, newest_config
 from ske_tasks.world.opencompass import TinyWorldDataset, TinyWorldEvaluator
 
 pytestmark = pytest.mark.slow
@@ -366,7 +366,7 @@ def test_the_check_names_what_failed(tmp_path):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps(content))
-    found = list(failures(tmp_path))
+    found = list(failures(newest_config(tmp_path), tmp_path))
     assert len(found) == 3
     assert found[0].startswith("M0-explicit/error: not scored: different length")
     assert "predicted, not scored" in found[1]
@@ -375,4 +375,4 @@ def test_the_check_names_what_failed(tmp_path):
         "M0-explicit: 1 items; at the token limit: 1 knowledge texts, 0 answers"
     ]
     with pytest.raises(UserError, match="no OpenCompass run"):
-        list(failures(tmp_path / "results"))
+        newest_config(tmp_path / "results")

@@ -1,0 +1,61 @@
+"""What starts OpenCompass' tasks on this machine, and ends them all when it is interrupted.
+
+infer = dict(..., runner=dict(type=Local, task=dict(type=InferTask)))     # in a config
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+from opencompass.runners import LocalRunner
+
+from ske_models.opencompass.summary import no_predictions, raise_failed
+
+
+class Local(LocalRunner):
+    """`LocalRunner` that an interrupt ends: nothing more is started, no child is left, one line is said.
+
+    check: whether to raise UserError if a dataset has no predictions afterwards; for `--mode infer`, where no
+        summarizer follows that would say so.
+    """
+
+    def __init__(self, check: bool = False, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.check = check
+        self.signal = 0  # that ended the run
+
+    def __call__(self, tasks: list[Any]) -> None:
+        before = {which: signal.signal(which, self._end) for which in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            super().__call__(tasks)
+        except KeyboardInterrupt:
+            print("ske-learn: interrupted; the same command with -r continues", file=sys.stderr)
+            sys.exit(128 + (self.signal or signal.SIGINT))
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
+        if self.check:
+            lines = [
+                no_predictions(Path(task.work_dir), model, dataset)
+                for task in tasks
+                for model, datasets in zip(task.models, task.datasets, strict=True)
+                for dataset in datasets
+            ]
+            raise_failed([line for line in lines if line], Path(tasks[0].work_dir) if tasks else Path())
+
+    def _launch(self, task: Any, gpu_ids: Any, index: int) -> tuple[str, int]:
+        # The pool's other tasks wait for a worker: they would be started after an interrupt, too.
+        return (task.name, 128 + self.signal) if self.signal else super()._launch(task, gpu_ids, index)
+
+    def _end(self, which: int, _: FrameType | None) -> None:
+        self.signal = which
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.terminate()
+        raise KeyboardInterrupt
