@@ -19,6 +19,9 @@ pytest.importorskip("opencompass")
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "eval_configs" / "ske.py"
 SHORT = ROOT / "tests" / "tasks" / "opencompass_short.py"
+SHORT_VLLM = ROOT / "tests" / "tasks" / "opencompass_short_vllm.py"
+BROKEN = ROOT / "tests" / "tasks" / "opencompass_broken.py"
+VLLM_HERE = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 METHODS = ("direct", "explicit")
 
 pytestmark = pytest.mark.slow
@@ -145,22 +148,79 @@ def test_opencompass_own_slurm_argument(tmp_path):
     assert "Partitioned into 3 tasks" in done.stdout + done.stderr
 
 
-def test_the_six_benchmarks(tmp_path, tiny_llama, shared_dir):
-    """An item of each of the 108 datasets, real data: six rows and the mean."""
-    done = run(
-        tmp_path, SHORT, "--debug",
-        COMPASS_DATA_CACHE=str(shared_dir / "opencompass"), SKE_MODELS=f"tiny={tiny_llama}", SKE_SLICE="[:1]",
-        SKE_METHODS="explicit",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert len(scores(tmp_path)) == 108
-    assert check(tmp_path).returncode == 0
-    summary = next((newest(tmp_path) / "summary").glob("summary_*.csv")).read_text().splitlines()
+@pytest.mark.parametrize("arguments", [["--debug"], []], ids=["one process", "subprocesses"])
+def test_what_fails_takes_nothing_with_it(tmp_path, arguments):
+    """A missing model, a dataset that cannot be loaded, one that cannot be scored, then a good one."""
+    asked = {"SKE_SLICE": "[:4]", "SKE_METHODS": "direct"}
+    done = run(tmp_path, BROKEN, *arguments, **asked)
+    assert done.returncode == 1
+    assert scores(tmp_path).keys() == {"M0-direct/tinyworld"}
+    said = done.stderr[done.stderr.index("ske-learn: 5 without a result:") :].splitlines()[:7]
+    for line, name in zip(said[1:4], ("nowhere", "unscored", "tinyworld"), strict=True):
+        assert line.startswith(f"gone-direct/{name}: no predictions: pretrained=/nowhere/M9: no such folder")
+    assert said[4] == "M0-direct/nowhere: no predictions: KeyError: 'nowhere'"
+    assert said[5].startswith("M0-direct/unscored: predicted, not scored: TypeError: ")
+    assert said[6] == f"the same command with -r {newest(tmp_path).name} does only what is missing"
+    assert "| accuracy | gen | - | " in done.stdout  # the table comes first
+    again = check(tmp_path)
+    assert again.returncode == 1
+    assert "\n".join(said) in again.stderr
+
+
+def test_inference_alone_says_what_failed(tmp_path):
+    done = run(tmp_path, BROKEN, "--debug", "--mode", "infer", SKE_SLICE="[:4]", SKE_METHODS="direct")
+    assert done.returncode == 1
+    assert "ske-learn: 4 without a result:" in done.stderr
+    assert len(predictions(tmp_path, "M0-direct", "unscored")) == 4
+
+
+def check_the_six(folder: Path, model: str) -> None:
+    """One item of each of the 108 datasets by both methods: no dash in the table, knowledge in the files."""
+    assert len(scores(folder)) == 216
+    assert check(folder).returncode == 0
+    summary = next((newest(folder) / "summary").glob("summary_*.csv")).read_text().splitlines()
     assert [line.split(",")[0] for line in summary[1:]] == [
         "mmlu", "agieval", "ARC-e", "ARC-c", "bbh", "nq_open_0shot", "average",
     ]  # fmt: skip
-    for item in predictions(tmp_path, "tiny-explicit", "nq_open_0shot").values():
+    for line in summary[1:]:
+        assert all(cell.replace(".", "").isdecimal() for cell in line.split(",")[4:])
+    for item in predictions(folder, f"{model}-explicit", "nq_open_0shot").values():
         assert item["origin_prompt"][-1]["knowledge"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "config", "arguments"),
+    [("hf", SHORT, []), ("vllm", SHORT_VLLM, ["--debug"])],
+    ids=["hf", "vllm"],
+)
+def test_the_six_benchmarks(tmp_path, tiny_llama, shared_dir, backend, config, arguments):
+    """Real data; of the four combinations of backend and --debug, two."""
+    if backend == "vllm":
+        pytest.importorskip("vllm")
+    done = run(
+        tmp_path, config, *arguments,
+        COMPASS_DATA_CACHE=str(shared_dir / "opencompass"), SKE_MODELS=f"tiny={tiny_llama}", SKE_SLICE="[:1]",
+        SKE_METHODS="direct,explicit", SKE_BACKEND=backend, **VLLM_HERE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    check_the_six(tmp_path, "tiny")
+    # nobody limits ARC: its answers have the default, and not the 20 tokens of transformers
+    answers = predictions(tmp_path, "tiny-direct", "ARC-c").values()
+    assert all(len(item["prediction"]) > 500 for item in answers)
+
+
+@pytest.mark.skipif("SKE_LEARN_MATRIX" not in os.environ, reason="hours: set SKE_LEARN_MATRIX=CHECKPOINT")
+@pytest.mark.parametrize("arguments", [["--debug"], []], ids=["one process", "subprocesses"])
+@pytest.mark.parametrize("backend", ["hf", "vllm"])
+def test_the_six_benchmarks_with_a_real_model(tmp_path, shared_dir, backend, arguments):
+    """The stock config with its own limits: all four combinations."""
+    done = run(
+        tmp_path, CONFIG, *arguments,
+        COMPASS_DATA_CACHE=str(shared_dir / "opencompass"), SKE_MODELS=f"M0={os.environ['SKE_LEARN_MATRIX']}",
+        SKE_SLICE="[:1]", SKE_METHODS="direct,explicit", SKE_BACKEND=backend, **VLLM_HERE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    check_the_six(tmp_path, "M0")
 
 
 def test_missing_data_ends_before_anything_is_loaded(tmp_path, tiny_llama):
