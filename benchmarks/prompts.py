@@ -6,8 +6,8 @@
 The questions are those of ske_tasks/six/validation.py (MMLU and ARC validation, BBH's CoT examples, NQ train,
 OpenBookQA and SciQ), n of each set. `direct` and `cot` with the default prompts are always compared, too. A
 set is NAME, or NAME:METHOD, or NAME:METHOD:LAYOUT (explicit, multiturn). The model is loaded once; what it
-has written is in the store, so more sets, or more questions, cost only what is new. Choose by this table, then
-run the benchmarks once: a choice made on their questions overstates what it is worth.
+has written is in the store, so more sets, or more questions, cost only what is new. Choose by this table,
+then run the benchmarks once: a choice made on their questions overstates what it is worth.
 """
 
 from __future__ import annotations

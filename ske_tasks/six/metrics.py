@@ -11,6 +11,7 @@ from typing import Any
 
 from ske_models.records import Answer
 from ske_tasks.answers.extract import contains_alias, extract, is_right
+from ske_tasks.knowledge_checks import check, flags
 from ske_tasks.six.rows import options_of
 
 
@@ -24,7 +25,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
     Returns:
         `acc`: (subset, right), averaged by `macro`; `acc_micro`: 0 or 1; `unanswered`: 1 if no answer was
         found; `truncated`: 1 if a step ran into its token limit (only where the backend tells); NQ also
-        `acc_substring`.
+        `acc_substring`; where there is knowledge, what is wrong with it (`ske_tasks.knowledge_checks.KINDS`).
     """
     text = results[0]
     prediction = extract(text, doc["kind"], options_of(doc))
@@ -42,6 +43,9 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
         known = [cut for cut in text.trace["truncated"].values() if cut is not None]
         if known:
             scores["truncated"] = int(any(known))
+        if text.trace["knowledge"] is not None:
+            doc["ske"]["checks"] = check(text.trace["knowledge"], doc, text.trace["truncated"]["knowledge"])
+            scores |= flags(doc["ske"]["checks"])
     return scores
 
 
