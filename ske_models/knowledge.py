@@ -53,10 +53,14 @@ def export(path: Path, prompts: str | None = None) -> Iterator[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Given:
-    """Knowledge from a file. `edited`: its text is not the one that the model wrote."""
+    """Knowledge that is not generated. edited: its text is not the one that the model wrote.
+
+    source: as in `ske_models.records.StepOutput`.
+    """
 
     text: str
     edited: bool
+    source: str = "file"
 
 
 class KnowledgeFile:
@@ -64,14 +68,22 @@ class KnowledgeFile:
 
     A line without `sha` is hand-written and counts as edited; one without `prompts` or `model` fits any.
     in_batches: `check_used` sees a part of the run's questions at a time, and so refuses nothing.
+    foreign: lines of any model and prompt set are taken. models: those that the lines name.
     Raises UserError naming the line: not JSON, a field missing, one question with two texts, or written
     by another model or prompt set than the run's.
     """
 
     def __init__(
-        self, path: Path, fingerprint: Mapping[str, Any], prompts: str, in_batches: bool = False
+        self,
+        path: Path,
+        fingerprint: Mapping[str, Any],
+        prompts: str,
+        in_batches: bool = False,
+        foreign: bool = False,
     ) -> None:
         self.path = path
+        self.foreign = foreign
+        self.models: set[str] = set()
         self.in_batches = in_batches
         self._by_question: dict[str, Given] = {}
         run = {"model": digest(dict(fingerprint)), "prompts": prompts}
@@ -96,12 +108,14 @@ class KnowledgeFile:
         if not (isinstance(question, str) and isinstance(text, str)):
             raise UserError(f"{where}: `question` and `knowledge` must be text")
         for name, mine in run.items():
-            if record.get(name, mine) != mine:
+            if not self.foreign and record.get(name, mine) != mine:
                 raise UserError(
                     f"{where}: written by another run: {name} is {record[name]}, this run's is {mine}; "
-                    f"remove `{name}` from the lines to use them all the same"
+                    "add foreign_knowledge=True to use them all the same"
                 )
-        given = Given(text, edited=record.get("sha") != digest(text))
+        self.models |= {str(record["model"])} if "model" in record else set()
+        edited = record.get("sha") != digest(text)
+        given = Given(text, edited, "edited" if edited else "file")
         if self._by_question.setdefault(question, given) != given:
             raise UserError(f"{where}: a second, different knowledge for the same question")
 

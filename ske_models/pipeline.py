@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
+from ske_models.controls import EmptyKnowledge, with_donors
 from ske_models.knowledge import KnowledgeFile
 from ske_models.method import METHODS, Layout, answer_messages, knowledge_messages
 from ske_models.prompts import PromptSet
@@ -57,6 +58,7 @@ class Pipeline:
 
     max_in_flight: how many questions are in their first step at a time, at most; twice as many are in any.
     marks: what a thought is told by. The store keeps whole texts, step 2 sees the reply alone.
+    shuffled: each question is given the knowledge of another one (ske_models/controls.py).
     """
 
     engine: Engine
@@ -66,9 +68,10 @@ class Pipeline:
     store: Store
     knowledge_settings: Settings
     knowledge_limit: int
-    knowledge_file: KnowledgeFile | None = None
+    knowledge_file: KnowledgeFile | EmptyKnowledge | None = None
     max_in_flight: int = MAX_IN_FLIGHT
     marks: Marks = DEFAULT
+    shuffled: bool = False
     counts: dict[str, StepCounts] = field(
         default_factory=lambda: {"knowledge": StepCounts(), "answer": StepCounts()}
     )
@@ -79,13 +82,13 @@ class Pipeline:
 
     def run(self, items: Sequence[Item]) -> list[Answer]:
         """The answers, in the order of `items`. Raises UserError if the knowledge file fits no question."""
-        self._check_file(items)
+        items = self._prepared(items)
         ends = Scheduler(self, items, self.writes_knowledge, answers=True).run()
         return [self._answer(end) for end in ends]
 
     def write_knowledge(self, items: Sequence[Item]) -> list[StepOutput]:
         """Step 1 alone, for answers that the harness gets by other means (log-likelihood)."""
-        self._check_file(items)
+        items = self._prepared(items)
         ends = Scheduler(self, items, knowledge=True, answers=False).run()
         return [cast("StepOutput", end.knowledge) for end in ends]
 
@@ -103,7 +106,7 @@ class Pipeline:
             "prompts_hash": self.prompts.hash,
             "knowledge_limit": self.knowledge_limit,
             "store": str(self.store.path) if self.store.path else None,
-            "knowledge_file": str(self.knowledge_file.path) if self.knowledge_file else None,
+            **self._knowledge_report(),
             "steps": {name: asdict(count) for name, count in self.counts.items() if count.asked},
         }
 
@@ -111,9 +114,19 @@ class Pipeline:
     def _labels(self) -> tuple[str, str, str]:
         return self.method, self.layout, self.prompts.hash
 
-    def _check_file(self, items: Sequence[Item]) -> None:
+    def _knowledge_report(self) -> dict[str, Any]:
+        """Whose knowledge it is: `knowledge_file`, `knowledge_control`, a foreign file's `knowledge_models`."""
+        source = self.knowledge_file
+        if isinstance(source, EmptyKnowledge) or self.shuffled:
+            return {"knowledge_file": None, "knowledge_control": "shuffled" if self.shuffled else "empty"}
+        if source is None or not source.foreign:
+            return {"knowledge_file": str(source.path) if source else None}
+        return {"knowledge_file": str(source.path), "knowledge_models": sorted(source.models)}
+
+    def _prepared(self, items: Sequence[Item]) -> Sequence[Item]:
         if self.knowledge_file is not None and items:
             self.knowledge_file.check_used(item.question.text for item in items)
+        return with_donors(items) if self.shuffled and self.writes_knowledge else items
 
     def _answer(self, end: End) -> Answer:
         written = cast("StepOutput", end.answer)
@@ -274,10 +287,11 @@ def knowledge_request(pipeline: Pipeline, item: Item) -> Request:
     settings = pipeline.knowledge_settings
     if not item.settings.keys().isdisjoint(THINKING):
         settings = {name: item.settings[name] for name in THINKING if name in item.settings} | dict(settings)
-    if pipeline.prompts.uses_stem and not item.question.stem:
+    question = item.donor or item.question
+    if pipeline.prompts.uses_stem and not question.stem:
         pipeline.counts["knowledge"].without_stem += 1
-    prompt = pipeline.engine.render(knowledge_messages(item.question, pipeline.prompts), item.question.chat)
-    return Request("knowledge", prompt, settings, pipeline.knowledge_limit, item.question.text, item.origin)
+    prompt = pipeline.engine.render(knowledge_messages(question, pipeline.prompts), question.chat)
+    return Request("knowledge", prompt, settings, pipeline.knowledge_limit, question.text, item.origin)
 
 
 def answer_request(pipeline: Pipeline, item: Item, known: StepOutput | None) -> Request:
@@ -297,9 +311,9 @@ def given(pipeline: Pipeline, request: Request) -> StepOutput | None:
         return None
     count = pipeline.counts[request.step]
     count.edited += found.edited
-    count.from_file += not found.edited
+    count.from_file += found.source == "file"
     _, reply, finished = split_thought(found.text, pipeline.marks)
-    return StepOutput(found.text, "edited" if found.edited else "file", reply=reply, finished=finished)
+    return StepOutput(found.text, found.source, reply=reply, finished=finished)
 
 
 def stored(pipeline: Pipeline, request: Request, key: str) -> StepOutput | None:

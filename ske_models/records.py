@@ -28,7 +28,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """A text and its source: "generated", "store", "file" (the knowledge file) or "edited" (there).
+    """A text and its source: "generated", "store", "file" (the knowledge file), "edited" (there)
+    or "empty" (ske_models/controls.py).
 
     tokens, truncated: of the whole text; None where the backend cannot tell. reply: what of it is used, which
     is all of it for a model that does not think first. finished: its last thought has ended.
@@ -204,9 +205,15 @@ def _values(counts: StepCounts) -> Iterable[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question of a run. `settings` and `limit` are those of its answer; `origin` as in Request."""
+    """One question of a run. `settings` and `limit` are those of its answer; `origin` as in Request.
+
+    group: (task, subset), as far as they are known. donor: the question whose knowledge this one is given, in
+    a control (ske_models/controls.py); None: its own.
+    """
 
     question: Question
     settings: Settings
     limit: int
     origin: Any = None
+    group: tuple[str, str] = ("", "")
+    donor: Question | None = None

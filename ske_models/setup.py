@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from ske_models.controls import CONTROLS, EMPTY, SHUFFLED, EmptyKnowledge
 from ske_models.errors import UserError, at_least_one, one_of
 from ske_models.fingerprint import digest
 from ske_models.knowledge import KnowledgeFile
@@ -34,7 +35,9 @@ class Setup:
     prompts: a prompt set by name, or a YAML file.
     store: "default", a path, or None or "none" (in any case) for nothing on disk. lm-eval turns the word
         "none" of its command line into None, so None must not mean the default.
-    knowledge: a JSONL file with knowledge to use instead of prompting for it, or None.
+    knowledge: a JSONL file with knowledge to use instead of prompting for it, or None; "shuffled" or "empty"
+        for a control (ske_models/controls.py).
+    foreign_knowledge: take such a file although another model or prompt set wrote it.
     max_knowledge_toks: token limit of the knowledge step, or None for the prompt set's.
     think: "default", "off" or two marks: what a thought is told by (ske_models/reply.py).
     Raises UserError for a value that is unknown or does not go with the others.
@@ -49,6 +52,7 @@ class Setup:
         knowledge: str | Path | None,
         max_knowledge_toks: int | None,
         think: str | bool | None = "default",
+        foreign_knowledge: bool = False,
     ) -> None:
         one_of("method", method, METHODS)
         one_of("layout", layout, LAYOUTS)
@@ -57,6 +61,9 @@ class Setup:
             raise UserError(
                 f"knowledge={knowledge}: method={method} has no knowledge step; use method=explicit"
             )
+        if foreign_knowledge and (not knowledge or knowledge in CONTROLS):
+            raise UserError("foreign_knowledge=True: give the file with knowledge=FILE")
+        self.foreign_knowledge = foreign_knowledge
         self.marks = marks_of(think)
         self.method = method
         self.layout = cast("Layout", layout)
@@ -72,11 +79,12 @@ class Setup:
         Raises UserError if the store cannot be used or is another model's, or the knowledge file is faulty.
         """
         self.store = Store(store_path(self._store_argument, fingerprint), fingerprint)
-        self.knowledge_file = (
-            KnowledgeFile(Path(self._knowledge_argument), fingerprint, self.prompts.hash, in_batches)
-            if self._knowledge_argument
-            else None
-        )
+        self.knowledge_file: KnowledgeFile | EmptyKnowledge | None = None
+        if self._knowledge_argument == EMPTY:
+            self.knowledge_file = EmptyKnowledge()
+        elif self._knowledge_argument and self._knowledge_argument != SHUFFLED:
+            path, foreign = Path(self._knowledge_argument), self.foreign_knowledge
+            self.knowledge_file = KnowledgeFile(path, fingerprint, self.prompts.hash, in_batches, foreign)
 
     def pipeline(
         self, engine: Engine, knowledge_settings: Settings, max_in_flight: int = MAX_IN_FLIGHT
@@ -93,6 +101,7 @@ class Setup:
             knowledge_file=self.knowledge_file,
             max_in_flight=max_in_flight,
             marks=self.marks,
+            shuffled=self._knowledge_argument == SHUFFLED,
         )
 
 

@@ -38,8 +38,8 @@ def check(knowledge: str, row: Mapping[str, Any], cut: bool | None = None) -> di
 
     Returns `answer`: the answer that it states, or None; `right`: whether that is the right one; `restated`:
     how many of the question's lettered options are in it word for word; `repeated`: the share of it that
-    repeats what it has said already, 0 to 1; `cut`: whether it reached its token limit, None where that is not
-    known; `empty`.
+    repeats what it has said already, 0 to 1; `cut`: whether it reached its token limit, None where that is
+    not known; `empty`.
     """
     answer = stated_answer(knowledge, row)
     return {

@@ -43,6 +43,7 @@ OURS = (
     "layout",
     "store",
     "knowledge",
+    "foreign_knowledge",
     "max_knowledge_toks",
     "window",
     "think",
@@ -69,7 +70,9 @@ class SKEExplicitLM(LM):
     layout: "single" or "multiturn", how the two steps of `explicit` are asked.
     store: a SQLite file for what the steps write, so that a killed run goes on where it was; "none" or None
         (which lm-eval makes of it): keep nothing. Without it, a file in ~/.cache/ske-learn, one per model.
-    knowledge: a JSONL file with knowledge to use instead of asking for it (ske_models/knowledge.py).
+    knowledge: a JSONL file with knowledge to use instead of asking for it (ske_models/knowledge.py);
+        "shuffled" or "empty" for a control (ske_models/controls.py).
+    foreign_knowledge: take such a file although another model or prompt set wrote it.
     max_knowledge_toks: the token limit of the knowledge step; without it, the prompt set's.
     window: how many questions are in step 1 at a time; without it, 4,096. A backend that takes new requests
         while it runs (vLLM) is given as many of them as its KV cache holds, and is never empty in between;
@@ -88,6 +91,7 @@ class SKEExplicitLM(LM):
         layout: str = "single",
         store: str | None = DEFAULT_STORE,
         knowledge: str | None = None,
+        foreign_knowledge: bool = False,
         max_knowledge_toks: int | None = None,
         window: int | None = None,
         think: str | bool | None = "default",
@@ -100,7 +104,7 @@ class SKEExplicitLM(LM):
         self.embedded = not {"pretrained", "model"} & backend_args.keys()
         default_prompts = "world" if self.embedded else "default"
         prompts = prompts or default_prompts
-        setup = Setup(method, layout, prompts, store, knowledge, max_knowledge_toks, think)
+        setup = Setup(method, layout, prompts, store, knowledge, max_knowledge_toks, think, foreign_knowledge)
         if self.embedded:
             if setup.prompts.hash != load_prompts("world").hash:
                 raise UserError(
@@ -236,7 +240,7 @@ class SKEExplicitLM(LM):
         limit = _limit(json.dumps(settings, sort_keys=True), self.default_limit)
         if limit < 1:
             raise UserError(f"max_gen_toks={limit}: at least 1 token is needed (task {request.task_name})")
-        return Item(self._question(request, scored), settings, limit, request)
+        return Item(self._question(request, scored), settings, limit, request, _group(request))
 
     def _question(self, request: Instance, scored: bool) -> Question:
         context = request.args[0]
@@ -302,6 +306,12 @@ class SKEExplicitLM(LM):
 def _limit(settings: str, default: int) -> int:
     """The token limit in a task's settings, given as JSON: lm-eval copies them for each of its requests."""
     return normalize_gen_kwargs(json.loads(settings), default)["max_gen_toks"]
+
+
+def _group(request: Instance) -> tuple[str, str]:
+    """The task, and the subset where our tasks' docs name one."""
+    subset = request.doc.get("subset") if isinstance(request.doc, Mapping) else None
+    return str(request.task_name), str(subset or "")
 
 
 def _context(request: Instance) -> tuple[str | None, Any]:

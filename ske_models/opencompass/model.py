@@ -21,6 +21,7 @@ from opencompass.utils import get_logger
 from opencompass.utils.prompt import PromptList
 
 from ske_models import embedded
+from ske_models.controls import SHUFFLED
 from ske_models.errors import UserError, at_least_one
 from ske_models.method import Message, Question
 from ske_models.opencompass.engine import ROLES, engine_for, identity
@@ -44,7 +45,9 @@ class SKEExplicit(BaseModel):
     ending: how `cot` and `explicit` are asked to end, where the dataset's prompt does not say it.
     store: a SQLite file for what the steps write; "none" or None: keep nothing. Without it, a file in
         ~/.cache/ske-learn, one per model.
-    knowledge: a JSONL file with knowledge to use instead of asking for it (ske_models/knowledge.py).
+    knowledge: a JSONL file with knowledge to use instead of asking for it (ske_models/knowledge.py);
+        "empty" for a control (ske_models/controls.py).
+    foreign_knowledge: take such a file although another model or prompt set wrote it.
     max_knowledge_toks: token limit of the knowledge step; without it, the prompt set's.
     max_reasoning_toks: token limit of an answer that reasons first (`cot`, `explicit`); a dataset's own
         `max_out_len` (50 for NQ) leaves no room for that, and holds only where it is larger.
@@ -68,13 +71,18 @@ class SKEExplicit(BaseModel):
         ending: str = "",
         store: str | None = DEFAULT_STORE,
         knowledge: str | None = None,
+        foreign_knowledge: bool = False,
         max_knowledge_toks: int | None = None,
         max_reasoning_toks: int = MAX_OUT_LEN,
         max_seq_len: int | None = None,
         think: str | bool | None = "default",
     ) -> None:
         at_least_one("max_reasoning_toks", max_reasoning_toks)
-        setup = Setup(method, layout, prompts, store, knowledge, max_knowledge_toks, think)
+        if knowledge == SHUFFLED:
+            raise UserError(
+                "knowledge=shuffled: OpenCompass hands over a few questions at a time; use lm-eval"
+            )
+        setup = Setup(method, layout, prompts, store, knowledge, max_knowledge_toks, think, foreign_knowledge)
         if str(llm.get("path")) == str(embedded.FOLDER / "M0"):
             embedded.verify(embedded.path("M0"))
         if max_seq_len is not None and llm.get("max_seq_len") is None:
