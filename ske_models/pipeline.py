@@ -115,7 +115,7 @@ class Pipeline:
         return self.method, self.layout, self.prompts.hash
 
     def _knowledge_report(self) -> dict[str, Any]:
-        """Whose knowledge it is: `knowledge_file`, `knowledge_control`, a foreign file's `knowledge_models`."""
+        """Whose knowledge it is: file, control, and the models that a foreign file names."""
         source = self.knowledge_file
         if isinstance(source, EmptyKnowledge) or self.shuffled:
             return {"knowledge_file": None, "knowledge_control": "shuffled" if self.shuffled else "empty"}
