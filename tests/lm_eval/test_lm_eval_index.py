@@ -1,10 +1,11 @@
 """lm-eval's task files are parsed once: the index is the same, and follows every change of the folder.
 
-They are run by `pytest -q tests/test_lm_eval_index.py`.
+pytest -q tests/lm_eval/test_lm_eval_index.py
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     load = _index.load_yaml
 
+    @functools.wraps(load)
     def counting(path: Path, **how: Any) -> dict[str, Any]:
         names.append(path.name)
         return load(path, **how)
@@ -77,22 +79,67 @@ def test_other_folders_are_always_parsed(folder: Path, tmp_path: Path, parsed: l
     assert "my.yaml" in parsed
 
 
-@pytest.mark.parametrize("change", ["included file", "same size", "new file", "gone"])
-def test_a_change_has_all_parsed_again(folder: Path, parsed: list[str], change: str) -> None:
+CHANGES = ["edited", "same size", "same size and times", "new file", "deleted", "renamed", "included file"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_never_hidden(folder: Path, parsed: list[str], change: str) -> None:
     build(folder)
-    if change == "included file":
-        (folder / "common").write_text("metadata: {version: 2.0, more: 1}\n")
-    elif change == "same size":
-        (folder / "common").write_text("metadata: {version: 7.0}\n")
-        os.utime(folder / "common", ns=(1, 1))
+    one, group, times = (
+        folder / "a" / "one.yaml",
+        folder / "b" / "group.yaml",
+        (folder / "a" / "one.yaml").stat(),
+    )
+    if change == "edited":
+        one.write_text(FILES["a/one.yaml"] + "tag: other\n")
+    elif change.startswith("same size"):
+        one.write_text(FILES["a/one.yaml"].replace("task: one", "task: eno"))
+        if change.endswith("times"):
+            os.utime(one, ns=(times.st_atime_ns, times.st_mtime_ns))
+            assert (one.stat().st_size, one.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
     elif change == "new file":
         (folder / "b" / "three.yaml").write_text("task: three\n")
+    elif change == "deleted":
+        group.unlink()
+    elif change == "renamed":
+        group.rename(folder / "b" / "other.yaml")
     else:
-        (folder / "b" / "group.yaml").unlink()
+        (folder / "common").write_text("metadata: {version: 2.0}\n")
     parsed.clear()
     found = build(folder)
     assert len(parsed) >= 3
     assert found == _index.TaskIndex.build([folder])
+
+
+def test_a_file_that_includes_one_from_outside_is_always_parsed(folder: Path, parsed: list[str]) -> None:
+    outside = folder.parent / "outside.yaml"
+    outside.write_text("tag: before\n")
+    (folder / "b" / "far.yaml").write_text(f"include: {outside}\ntask: far\n")
+    (folder / "linked").symlink_to(folder.parent)
+    (folder / "b" / "link.yaml").write_text("include: ../linked/outside.yaml\ntask: link\n")
+    assert build(folder)["far"].cfg["tag"] == "before"
+    outside.write_text("tag: after!\n")
+    parsed.clear()
+    found = build(folder)
+    assert [found[name].cfg["tag"] for name in ("far", "link")] == ["after!", "after!"]
+    assert parsed == ["two.yaml", "broken.yaml", "far.yaml", "link.yaml"]
+
+
+def test_it_has_a_switch_of_its_own(folder: Path, parsed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKE_LEARN_TASK_CACHE", "0")
+    assert set(build(folder)) == set(build(folder)) == {"one", "two", "all", "x", "y"}
+    assert sorted(parsed) == sorted(2 * ["one.yaml", "two.yaml", "group.yaml", "broken.yaml"])
+    assert not (folder.parent / "cache").exists()
+
+
+def test_a_loader_of_another_shape_is_left_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = _index.load_yaml
+    other = lambda path, *, resolve_func, recursive: load(path, resolve_func=resolve_func)  # noqa: E731
+    monkeypatch.setattr(_index, "load_yaml", other)
+    assert set(build(folder)) == {"one", "two", "all", "x", "y"}
+    assert not (tmp_path / "cache").exists()
 
 
 def test_what_a_used_task_leaves_behind_changes_nothing(folder: Path, parsed: list[str]) -> None:
