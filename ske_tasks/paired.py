@@ -58,8 +58,8 @@ class Paired:
     def _drawn(self) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """By group: accuracies (runs,), and those of the resamples (resamples, runs)."""
         found = {}
-        generator = np.random.default_rng(SEED)
-        for group, members in self._members.items():
+        for place, (group, members) in enumerate(self._members.items()):
+            generator = np.random.default_rng(SEED)  # so that a group's intervals do not depend on the others
             weights = self._weights(members)
             names = np.arange(len(members)) if self._clusters is None else self._clusters[members]
             index = np.unique(names, return_inverse=True)[1]
@@ -69,6 +69,8 @@ class Paired:
             for row in range(self.resamples):
                 drawn = generator.integers(0, len(sums), size=len(sums))
                 draws[row] = np.bincount(drawn, minlength=len(sums)) @ sums
+            # In an average the draws of one group must not go with the same draws of another one.
+            draws = np.random.default_rng([SEED, place]).permutation(draws)
             total = sums.sum(axis=0)
             found[group] = total[1:] / total[0], draws[:, 1:] / draws[:, :1]
         return found

@@ -7,12 +7,20 @@ The task files `ske_tasks/tasks/ske_*.yaml` name `process_results` and the aggre
 
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import ske_tasks.answers
+from ske_models.fingerprint import digest
 from ske_models.records import Answer
 from ske_tasks.answers.extract import contains_alias, extract, is_right
 from ske_tasks.knowledge_checks import check, flags
 from ske_tasks.six.rows import options_of
+
+# Of the code that reads answers, and logged with every sample: tells runs apart that were read differently.
+EXTRACTION = digest(
+    "".join(file.read_text("utf-8") for file in sorted(Path(ske_tasks.answers.__path__[0]).glob("*.py")))
+)
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
@@ -31,6 +39,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
     prediction = extract(text, doc["kind"], options_of(doc))
     right = is_right(prediction, doc)
     doc["prediction"] = prediction
+    doc["extraction"] = EXTRACTION
     scores: dict[str, Any] = {
         "acc": (doc["subset"], int(right)),
         "acc_micro": int(right),

@@ -1,0 +1,208 @@
+"""Two or more runs over the same questions, compared question by question.
+
+    lm_eval --model ske_explicit --model_args method=direct,... --tasks ske --log_samples --output_path a
+    lm_eval --model ske_explicit --model_args method=explicit,... --tasks ske --log_samples --output_path b
+    python -m ske_tasks.compare a b                      # table in the terminal
+    python -m ske_tasks.compare a b --html compare.html  # and a page with every question
+
+Takes the folders of any lm-eval or OpenCompass runs, and of evaluated rounds (RUN/results/M1 RUN/results/M4).
+Accuracies and paired differences have 95 % intervals (bootstrap over questions; those about one passage or
+person are drawn together), and McNemar's exact p. Runs over different questions are refused; another prompt
+set, task or extraction is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ske_models.errors import UserError
+from ske_tasks.compare_runs import Item, Run, read
+from ske_tasks.paired import Paired, mcnemar
+
+SHOWN = 5  # names of items in an error, or settings of one kind
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs over the same items. names: of the runs, short. keys: of the items, in the order of `pairs`."""
+
+    runs: list[Run]
+    names: list[str]
+    keys: list[tuple[str, str]]
+    pairs: Paired
+
+    def column(self, run: int) -> list[Item]:
+        """A run's items in the order of `keys`."""
+        return [self.runs[run].items[key] for key in self.keys]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Raises UserError for fewer than two runs, or runs over different items, naming the difference."""
+    if len(runs) < 2:
+        raise UserError(f"{runs[0].name if runs else 'nothing'}: one run; two are needed")
+    for other in runs[1:]:
+        _check_same(runs[0], other)
+    keys = list(runs[0].items)
+    items = [runs[0].items[key] for key in keys]
+    pairs = Paired(
+        [[run.items[key].right for run in runs] for key in keys],
+        [item.group for item in items],
+        [item.cluster for item in items],
+        [item.subset for item in items],
+    )
+    return Comparison(list(runs), short(runs), keys, pairs)
+
+
+def short(runs: Sequence[Run]) -> list[str]:
+    """Names for columns: what differs of the folders, and the method."""
+    common = os.path.commonpath([run.name for run in runs])
+    names = []
+    for run in runs:
+        cut = run.name.removeprefix(common).strip("/")
+        names.append(f"{cut} ({run.label})" if cut and run.label not in cut else cut or run.label or run.name)
+    return names if len(set(names)) == len(names) else [f"{n}: {name}" for n, name in enumerate(names, 1)]
+
+
+def _check_same(base: Run, other: Run) -> None:
+    both = f"{base.name} and {other.name} are not over the same questions: "
+    mine, theirs = ({task for task, _ in run.items} for run in (base, other))
+    if mine != theirs:
+        only = [
+            f"only {run.name} has {', '.join(sorted(tasks)[:SHOWN])}"
+            for run, tasks in ((base, mine - theirs), (other, theirs - mine))
+            if tasks
+        ]
+        raise UserError(f"{both}{'; '.join(only)}; evaluate both on the same tasks")
+    for one, two in ((base, other), (other, base)):
+        missing = [key for key in one.items if key not in two.items]
+        if missing:
+            first = ", ".join("/".join(key) for key in missing[:SHOWN])
+            raise UserError(
+                f"{both}{two.name} lacks {len(missing)} of {len(one.items)} ({first}, ...); use one --limit"
+            )
+    changed = [key for key, item in base.items.items() if item.same != other.items[key].same]
+    if changed:
+        first = ", ".join("/".join(key) for key in changed[:SHOWN])
+        raise UserError(
+            f"{both}{len(changed)} have another question or gold answer ({first}); the task has changed"
+        )
+
+
+def differences(runs: Sequence[Run]) -> list[str]:
+    """What differs between the runs beside their verdicts, a line each: prompt set, task, extraction ..."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        values = [run.settings.get(name, "none") for run in runs]
+        if len(set(values)) > 1:
+            task, _, what = name.rpartition(": ")
+            shown = [value if len(value) <= 60 else f"{value[:40].strip()!r}..." for value in values]
+            if len(set(shown)) < len(set(values)):  # long texts that begin alike: function sources, templates
+                shown = [f"text {sorted(set(values)).index(value) + 1}" for value in values]
+            found.setdefault((what, *shown), []).append(task)
+    lines = []
+    for (what, *shown), tasks in found.items():
+        where = f" ({', '.join(tasks[:SHOWN])}{', ...' if len(tasks) > SHOWN else ''})" if tasks[0] else ""
+        lines.append(f"{what}{where}: {' | '.join(' '.join(value.split()) for value in shown)}")
+    return lines
+
+
+def accuracies(found: Comparison) -> Table:
+    """A row per benchmark, the average, and the costs; a column per run."""
+    table = Table(title="Accuracy in percent [95 % interval]")
+    table.add_column("")
+    table.add_column("n", justify="right")
+    for name in found.names:
+        table.add_column(escape(name), justify="right")
+    runs = range(len(found.runs))
+    for group in found.pairs.groups:
+        of_runs = [found.pairs.accuracy(group, run) for run in runs]
+        table.add_row(group, f"{of_runs[0].n:,}", *map(str, of_runs))
+    if len(found.pairs.groups) > 1:
+        table.add_section()
+        table.add_row("average", f"{len(found.keys):,}", *(str(found.pairs.average(run)) for run in runs))
+    table.add_section()
+    for name, cells in costs(found).items():
+        table.add_row(name, "", *cells)
+    return table
+
+
+def costs(found: Comparison) -> dict[str, list[str]]:
+    """What the runs cost, and what went wrong in them: a cell per run; "" where a run does not say."""
+    rows: dict[str, list[str]] = {"tokens written": [], "seconds in the engine": []}
+    for place, run in enumerate(found.runs):
+        tokens = [item.tokens for item in found.column(place) if item.tokens is not None]
+        rows["tokens written"].append(f"{sum(tokens):,}" if tokens else "")
+        spent, made, needed = run.seconds or (0.0, 0, 0)
+        part = "" if made == needed else f" ({made:,} of {needed:,} texts)"
+        rows["seconds in the engine"].append(f"{spent:,.0f}{part}" if needed else "")
+    flags = {"unanswered": "unanswered", "truncated": "truncated", "knowledge states an answer": "leaked"}
+    for words, name in flags.items():
+        for place in range(len(found.runs)):
+            known = [value for item in found.column(place) if (value := getattr(item, name)) is not None]
+            rows.setdefault(words, []).append(f"{sum(known):,}" if known else "")
+    return {name: cells for name, cells in rows.items() if any(cells)}
+
+
+def paired(found: Comparison) -> Table:
+    """A section for each two runs: how far the second is ahead of the first, by benchmark and on average."""
+    table = Table(title="Question by question: second minus first, in points")
+    for name in ("", "difference [95 % interval]", "gained", "lost", "p (McNemar, exact)"):
+        table.add_column(name, justify="right" if name else "left")
+    for base, run in combinations(range(len(found.runs)), 2):
+        table.add_section()
+        table.add_row(f"[bold]{escape(found.names[run])} - {escape(found.names[base])}")
+        groups: list[str | None] = [*found.pairs.groups]
+        for group in groups + ([None] if len(groups) > 1 else []):
+            gained, lost = found.pairs.flips(run, base, group)
+            points = found.pairs.difference(run, base, group)
+            table.add_row(
+                f"  {group or 'average'}", str(points), str(gained), str(lost), p_value(gained, lost)
+            )
+    return table
+
+
+def p_value(gained: int, lost: int) -> str:
+    """As it is printed: three digits after the point, or less than 0.001."""
+    p = mcnemar(gained, lost)
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("--by", metavar="FIELD", help="rows by a field of the questions: subset, kind")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with every question")
+    args = parser.parse_args()
+    try:
+        runs = [run for path in args.runs for run in read(path, args.html is not None, args.by)]
+        found = compare(runs)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(accuracies(found))
+    console.print(paired(found))
+    for line in differences(found.runs):
+        console.print(f"differs: {line}", markup=False)
+    if args.html:
+        from ske_tasks.compare_page import write
+
+        write(args.html, found)
+        console.print(f"page: {args.html}", markup=False)
+
+
+if __name__ == "__main__":
+    main()
