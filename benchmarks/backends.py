@@ -68,6 +68,9 @@ class Recorder:
     def count_tokens(self, text: Any) -> int | None:
         return self.engine.count_tokens(text)
 
+    def cut_to(self, request: Request) -> int | None:
+        return self.engine.cut_to(request)
+
     def sampled(self, settings: Settings) -> bool:
         return self.engine.sampled(settings)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,37 +18,50 @@ from typing import Any
 
 from ske_models.errors import UserError
 from ske_models.fingerprint import digest
+from ske_models.reply import DEFAULT, Marks, marks_of, reply_of
 
 
-def export(path: Path, prompts: str | None = None) -> Iterator[dict[str, str]]:
-    """The knowledge in a store, a record a question, in the order of the questions' text.
+def export(path: Path, prompts: str | None = None, marks: Marks = DEFAULT) -> Iterator[dict[str, str]]:
+    """The knowledge in a store, one record per question, in the order of the questions' text.
 
     prompts: the hash of the prompt set whose knowledge is wanted; needed if the store has several.
+    marks: what a thought is told by; the knowledge is exported without.
     Records: {"question", "knowledge", "sha" (digest of the knowledge as written), "prompts", "model"}.
-    Raises UserError if there is no store at `path`, or it has several prompt sets and none was chosen.
+    Raises UserError if there is no store at `path`, no knowledge in it, or it has several prompt sets and
+    none was chosen.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such store")
     try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        fingerprint = db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()[0]
-        sets = [row[0] for row in db.execute("SELECT DISTINCT prompts FROM steps WHERE step = 'knowledge'")]
-    except (sqlite3.Error, TypeError) as error:
-        raise UserError(f"{path}: not a store of ske-learn ({error})") from error
+        yield from _records(path, prompts, marks)
+    except (sqlite3.Error, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a store of ske-learn, or damaged ({error})") from error
+
+
+def _records(path: Path, prompts: str | None, marks: Marks) -> Iterator[dict[str, str]]:
+    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    # 'owner': of release 0.1
+    claimed = db.execute("SELECT value FROM meta WHERE name IN ('fingerprint', 'owner')").fetchone()
+    sets = [row[0] for row in db.execute("SELECT DISTINCT prompts FROM steps WHERE step = 'knowledge'")]
     if prompts is None and len(sets) > 1:
         raise UserError(f"{path}: holds knowledge of several prompt sets; choose --prompts {'|'.join(sets)}")
+    if claimed is None or not sets or prompts not in (None, *sets):
+        have = f"of {prompts}; it has {', '.join(sets)}" if sets else "in it"
+        raise UserError(f"{path}: no knowledge {have}")
     rows = db.execute(
         "SELECT question, text, prompts FROM steps WHERE step = 'knowledge' AND prompts = ? "
         "ORDER BY question, key",
-        (prompts or "".join(sets),),
+        (prompts or sets[0],),
     )
+    model = digest(json.loads(claimed[0]))
     for question, text, written_with in rows:
+        knowledge = reply_of(text, marks)
         yield {
             "question": question,
-            "knowledge": text,
-            "sha": digest(text),
+            "knowledge": knowledge,
+            "sha": digest(knowledge),
             "prompts": written_with,
-            "model": digest(json.loads(fingerprint)),
+            "model": model,
         }
 
 
@@ -88,14 +102,15 @@ class KnowledgeFile:
         self._by_question: dict[str, Given] = {}
         run = {"model": digest(dict(fingerprint)), "prompts": prompts}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            # JSON may hold U+2028, U+0085 and \f as they are, at which `splitlines` would cut
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"knowledge={path}: cannot be read: {error}") from error
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 self._add(f"knowledge={path}, line {number}", line, run)
         if not self._by_question:
-            raise UserError(f"knowledge={path}: empty; one JSON object a line is needed")
+            raise UserError(f"knowledge={path}: empty; one JSON object per line is needed")
 
     def _add(self, where: str, line: str, run: Mapping[str, str]) -> None:
         try:
@@ -132,12 +147,17 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Export the knowledge in a store as JSONL, to stdout.")
     parser.add_argument(
-        "store", type=Path, help="a store file (its path stands in the results: config.ske.store)"
+        "store", type=Path, help="a store file (its path is in the results: config.ske.store)"
     )
     parser.add_argument("--prompts", metavar="HASH", help="the prompt set, where the store has several")
+    parser.add_argument("--think", default="default", help="marks of thoughts, as in --model_args")
     args = parser.parse_args()
-    for record in export(args.store, args.prompts):
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    try:
+        for record in export(args.store, args.prompts, marks_of(args.think)):
+            sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

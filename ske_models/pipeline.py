@@ -201,8 +201,10 @@ class Scheduler:
             if text is not None:
                 continue
             key = None
+            room = self.pipeline.engine.cut_to(request)
+            count.prompts_cut += room is not None
             if not self.pipeline.engine.sampled(request.settings):
-                key = step_key(request.step, request.prompt, request.settings)
+                key = store_key(request, room)
                 same = self.texts.get(key)
                 if isinstance(same, list):  # it is being generated
                     count.shared += 1
@@ -247,7 +249,6 @@ class Scheduler:
         count.output_tokens += wrote
         if isinstance(text, Completion):
             count.cached_tokens += text.cached_tokens or 0
-            count.prompts_cut += text.prompt_cut
             count.filtered += text.filtered
         self.work[request.step] += max(sent + wrote, 1)
 
@@ -314,6 +315,12 @@ def given(pipeline: Pipeline, request: Request) -> StepOutput | None:
     count.from_file += found.source == "file"
     _, reply, finished = split_thought(found.text, pipeline.marks)
     return StepOutput(found.text, found.source, reply=reply, finished=finished)
+
+
+def store_key(request: Request, room: int | None) -> str:
+    """Of all that determines a text; a prompt that is cut to another length gives another one."""
+    settings = request.settings if room is None else {**request.settings, "cut_to": room}
+    return step_key(request.step, request.prompt, settings)
 
 
 def stored(pipeline: Pipeline, request: Request, key: str) -> StepOutput | None:

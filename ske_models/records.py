@@ -140,6 +140,9 @@ class Engine(Protocol):
     def count_tokens(self, text: Any) -> int | None:
         """Tokens of a prompt or a text; None where the backend cannot tell."""
 
+    def cut_to(self, request: Request) -> int | None:
+        """How many tokens of a prompt are sent that is longer; None: it is whole, or that is not known."""
+
     def sampled(self, settings: Settings) -> bool:
         """Whether two generations with these settings may differ: those are neither shared nor stored."""
 
@@ -155,17 +158,20 @@ def measured(engine: Engine, request: Request, text: str) -> tuple[int | None, b
 
 
 def prompt_tokens(engine: Engine, request: Request, text: str) -> int:
-    """Tokens of the prompt of a text: as the engine said, else counted, else 0."""
+    """Tokens of the prompt of a text, as sent: as the engine said, else counted, else 0."""
     said = text.prompt_tokens if isinstance(text, Completion) else None
-    return (engine.count_tokens(request.prompt) or 0) if said is None else said
+    if said is not None:
+        return said
+    tokens, room = engine.count_tokens(request.prompt) or 0, engine.cut_to(request)
+    return tokens if room is None else min(tokens, room)
 
 
 @dataclass
 class StepCounts:
     """What a step cost, over all calls of a run.
 
-    truncated, unknown_length, empty, unfinished_thought: of all texts that are not from a knowledge file.
-    prompts_cut, prompt_tokens, cached_tokens, output_tokens, seconds: of what was generated in this run.
+    truncated, unknown_length, empty, unfinished_thought, prompts_cut: of all texts that are not from a
+    knowledge file. prompt_tokens, cached_tokens, output_tokens, seconds: of what was generated in this run.
     Seconds are the wall time of the engine's calls; a call that carried both steps is shared out by their
     tokens.
     """

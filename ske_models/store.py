@@ -3,7 +3,8 @@
     lm_eval --model ske_explicit --model_args store=my.sqlite,...
 
 A finished step is written at once, under a key of all that determines it. The store itself belongs to
-one model (its `fingerprint`); a run with another model is refused. Several processes may write to one store.
+one model (its `fingerprint`) from its first use on; a run with another model is refused. Several processes
+may write to one store.
 """
 
 from __future__ import annotations
@@ -48,18 +49,22 @@ def cache_folder() -> Path:
 class Store:
     """The steps that one model has finished. `path=None`: in memory, for this process only.
 
-    fingerprint: what the texts come from (backend, model, revision, dtype, ...), JSON-able.
-    Raises UserError if the file cannot be written, is no store, or belongs to another fingerprint.
+    fingerprint: what the texts come from (ske_models/fingerprint.py), JSON-able.
+    Raises UserError, then and at every use, if the file cannot be read or written, is no store, or belongs to
+    another fingerprint: one line that says what to do.
     """
+
+    TIMEOUT = 60.0  # seconds to wait for another process that is writing
 
     def __init__(self, path: Path | None, fingerprint: Mapping[str, Any]) -> None:
         self.path = path
-        self.fingerprint = dict(fingerprint)
+        self.fingerprint: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             # autocommit: every finished step is on disk when `put` returns
-            self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
+            self._db = sqlite3.connect(path or ":memory:", timeout=self.TIMEOUT, isolation_level=None)
+            self._require_ours()
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             # The keys fall on random pages of their index: with SQLite's small defaults (2 MB, 1,000 pages) a
@@ -68,16 +73,31 @@ class Store:
             self._db.execute("PRAGMA wal_autocheckpoint=10000")  # pages of 4 KB
             self._db.executescript(SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise UserError(f"store={path}: cannot be used: {error}; give another store=PATH") from error
+            raise UserError(f"store={path}: cannot be used: {_reason(error)}") from error
         self._claimed = self._is_mine()
+
+    def _require_ours(self) -> None:
+        """Raises UserError if the file is another program's database, or was made by an earlier release."""
+        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and not {"meta", "steps"} <= tables:
+            raise UserError(f"store={self.path}: a database of another program; give another store=PATH")
+        if tables and self._db.execute("SELECT 1 FROM meta WHERE name = 'owner'").fetchone():
+            raise UserError(
+                f"store={self.path}: made by ske-learn 0.1, which told models apart by the times of their "
+                "files; give another store=PATH (python -m ske_models.knowledge exports its knowledge)"
+            )
 
     def _is_mine(self) -> bool:
         """False where the store is nobody's yet. Raises UserError if it is another model's."""
-        row = self._db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()
-        if row is not None and json.loads(row[0]) != json.loads(json.dumps(self.fingerprint)):
+        row = self._row("SELECT value FROM meta WHERE name = 'fingerprint'")
+        try:
+            theirs = self.fingerprint if row is None else json.loads(row[0])
+        except json.JSONDecodeError as error:
+            raise UserError(f"store={self.path}: is damaged ({error}); give another store=PATH") from error
+        if theirs != self.fingerprint:
             raise UserError(
-                f"store={self.path}: belongs to another run: "
-                f"{difference(json.loads(row[0]), self.fingerprint)}; give another store=PATH"
+                f"store={self.path}: belongs to another run: {difference(theirs, self.fingerprint)}; "
+                "give that run's arguments to continue it, or another store=PATH"
             )
         return row is not None
 
@@ -85,21 +105,46 @@ class Store:
         """At the first use, which is after the model is loaded: a run that cannot load it claims no store."""
         if not self._claimed:
             mine = json.dumps(self.fingerprint, sort_keys=True)
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('owner', ?)", (mine,))
+            self._row("INSERT OR IGNORE INTO meta VALUES ('fingerprint', ?)", mine)
             self._claimed = self._is_mine()
 
     def get(self, key: str) -> str | None:
+        """The text of a key; None if there is none."""
         self._claim()
-        row = self._db.execute("SELECT text FROM steps WHERE key = ?", (key,)).fetchone()
+        row = self._row("SELECT text FROM steps WHERE key = ?", key)
         return None if row is None else row[0]
 
     def put(self, key: str, step: str, prompts: str, question: str, text: str) -> None:
+        """Writes a finished text. It is on disk when this returns."""
         self._claim()
-        self._db.execute(
+        self._row(
             "INSERT INTO steps VALUES (?, ?, ?, ?, ?, 1) "
             "ON CONFLICT(key) DO UPDATE SET written = written + 1",
-            (key, step, prompts, encodable(question), encodable(text)),
+            key,
+            step,
+            prompts,
+            *(encodable(field) for field in (question, text)),
         )
+
+    def _row(self, sql: str, *values: str) -> Any:
+        """The first row of a statement. Raises UserError where the file fails in mid-run."""
+        try:
+            return self._db.execute(sql, values).fetchone()
+        except sqlite3.Error as error:
+            raise UserError(f"store={self.path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What has happened to the file, and what to do."""
+    said = str(error)
+    if "locked" in said:
+        waited = f"another process has held it for {Store.TIMEOUT:.0f} s"
+        return f"{waited}; wait for that run, or give another store=PATH"
+    if "full" in said or "disk I/O" in said:
+        return f"{said}: make room, and give the same command again: what was written is kept"
+    if "malformed" in said or "not a database" in said or "corrupt" in said:
+        return f"{said}: it is damaged or no store; move it away, or give another store=PATH"
+    return f"{said}; give another store=PATH"
 
 
 def difference(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:

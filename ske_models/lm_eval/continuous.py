@@ -24,11 +24,20 @@ class Continuous(ABC):
         return True
 
     @abstractmethod
+    def cut_to(self, request: Request) -> int | None:
+        """As `ske_models.records.Engine.cut_to`."""
+
+    @abstractmethod
     def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
         """As `ske_models.records.Engine.generate`: what `done` returns is asked in the same call.
 
         quiet: without a progress bar.
         """
+
+
+def surely_fits(prompt: str, room: int) -> bool:
+    """Whether a text has room without a look at its tokens: none of them stands for less than a byte."""
+    return len(prompt.encode("utf-8", "replace")) + 8 <= room  # 8: tokens that a tokenizer puts before it
 
 
 class SharesContexts(ABC):

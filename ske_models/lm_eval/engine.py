@@ -82,6 +82,9 @@ class LMEvalEngine:
             return None
         return len(self.inner.tok_encode(text, add_special_tokens=False))
 
+    def cut_to(self, request: Request) -> int | None:
+        return self.inner.cut_to(request) if isinstance(self.inner, Continuous) else None
+
     def sampled(self, settings: Settings) -> bool:
         return bool(settings.get("do_sample")) or float(settings.get("temperature") or 0) > 0
 

@@ -30,7 +30,7 @@ from transformers.generation.continuous_batching import ContinuousBatchingManage
 from transformers.generation.continuous_batching.cache import group_layers_by_attn_type
 
 from ske_models.errors import UserError
-from ske_models.lm_eval.continuous import Continuous, SharesContexts
+from ske_models.lm_eval.continuous import Continuous, SharesContexts, surely_fits
 from ske_models.lm_eval.shared_prefix import can_share, score
 from ske_models.records import Completion, Done, Request
 
@@ -109,6 +109,12 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
     def score(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """As `loglikelihood`, up to rounding, with a question's context read once for all of its options."""
         return score(self, requests) if can_share(self) else self.loglikelihood(list(requests))
+
+    def cut_to(self, request: Request) -> int | None:
+        room = self.max_length - request.limit
+        if self.backend != "causal" or surely_fits(request.prompt, room):
+            return None
+        return room if len(self.tok_encode(request.prompt)) > room else None
 
     def _at_a_time(self) -> int:
         return SEQUENCES if self.batch_size in ("auto", 1) else int(self.batch_size)

@@ -29,11 +29,13 @@ from ske_models import embedded
 from ske_models.errors import UserError, at_least_one, one_of
 from ske_models.fingerprint import fingerprint
 from ske_models.lm_eval.engine import LMEvalEngine, backend_class, instance, load
-from ske_models.lm_eval.results import added_up, check_output_path, write_lines
+from ske_models.lm_eval.results import added_up, write_lines
 from ske_models.method import METHODS, Message, Question, answer_messages
 from ske_models.pipeline import MAX_IN_FLIGHT
+from ske_models.plugin import results_file
 from ske_models.prompts import load as load_prompts
 from ske_models.records import Answer, Item, StepCounts, StepOutput
+from ske_models.secrets import hide
 from ske_models.setup import DEFAULT_STORE, Setup
 
 OURS = (
@@ -98,7 +100,6 @@ class SKEExplicitLM(LM):
         **backend_args: Any,
     ) -> None:
         super().__init__()
-        check_output_path()
         one_of("backend", backend, sorted(name for name in model_registry if name != "ske_explicit"))
         at_least_one("window", window)
         self.embedded = not {"pretrained", "model"} & backend_args.keys()
@@ -121,7 +122,9 @@ class SKEExplicitLM(LM):
             backend_args |= {"batch_size": 64} if backend == "hf" and self.embedded else {}
         model_class = backend_class(backend)
         served = issubclass(model_class, TemplateAPI)
-        identity = fingerprint(backend, backend_args, served)
+        one_engine = backend == "vllm" and int(backend_args.get("data_parallel_size", 1)) == 1
+        cuts_known = served or one_engine or backend == "hf"
+        identity = fingerprint(backend, backend_args, served, cuts_known)
         setup.bind(identity)
         self.inner = load(model_class, backend, backend_args, OURS)
         self.tokenizer = self.inner.tokenizer if isinstance(self.inner, TemplateLM) else None
@@ -140,6 +143,16 @@ class SKEExplicitLM(LM):
         self._worlds: set[str | None] = {None}  # of the questions so far, which the embedded model must know
         self.report: dict[str, Any] = {}
         self._lines: dict[str, dict[tuple, dict[str, Any]]] = {}  # of other people's tasks, by task
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> SKEExplicitLM:
+        """lm-eval's way to make a model: its results must be writable, its keys are not to be printed."""
+        results_file.check(arg_dict)
+        args = dict(arg_dict)
+        hide(arg_dict)
+        return super().create_from_arg_obj(args, additional_config)
 
     def ask_by(self, method: str) -> None:
         """Another method from here on, with the same loaded model; counts begin anew."""

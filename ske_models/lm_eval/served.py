@@ -34,7 +34,7 @@ from ske_models.engines.faults import RejectedError, RetryableError, StopError
 from ske_models.engines.http import Call, Dispatcher, give_up, say
 from ske_models.engines.servers import Servers, checked, split
 from ske_models.errors import UserError, at_least_one
-from ske_models.lm_eval.continuous import Continuous
+from ske_models.lm_eval.continuous import Continuous, surely_fits
 from ske_models.records import Completion, Done, Request
 from ske_models.reply import reply_of
 
@@ -118,6 +118,16 @@ class Served(TemplateAPI, Continuous):
                 f"texts are empty. The first ends with: {filtered[0]!r}"
             )
         return [call.answer for call in calls]
+
+    def cut_to(self, request: Request) -> int | None:
+        """A chat server cuts nothing, and refuses what is too long."""
+        if self.chat or not self.tokenized_requests:
+            return None
+        room = self.max_length - normalize_gen_kwargs(request.settings, self._max_gen_toks)["max_gen_toks"]
+        if surely_fits(request.prompt, room):
+            return None
+        tokens = self.tok_encode(request.prompt, add_special_tokens=self.add_bos_token)
+        return room if len(tokens) > room else None
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """For lm-eval's own use."""

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from vllm import SamplingParams
 
 from ske_models.engines.vllm import VLLMRun
-from ske_models.lm_eval.continuous import Continuous
+from ske_models.lm_eval.continuous import Continuous, surely_fits
 from ske_models.records import Done, Request
 
 
@@ -38,6 +38,12 @@ class ContinuousVLLM(VLLM, Continuous):
         run = VLLMRun(self.model, self._prepared, self._cut, self.lora_request)
         with tqdm(desc="Running requests", disable=quiet or self.rank != 0) as bar:
             return run.write(requests, done, bar)
+
+    def cut_to(self, request: Request) -> int | None:
+        room = self.max_length - self._settings(request)[2]
+        if surely_fits(request.prompt, room):
+            return None
+        return room if len(self.tok_encode(request.prompt)) > room else None
 
     def _settings(self, request: Request) -> tuple[dict[str, Any], list[str], int, str]:
         """(vLLM's settings, stop strings, token limit, end of text), as lm-eval reads a task's."""

@@ -27,7 +27,7 @@ from ske_models.method import Message
 from ske_models.records import Done, Request, Settings
 
 ROLES = {"system": "SYSTEM", "user": "HUMAN", "assistant": "BOT"}  # ours: OpenCompass'
-# What is in an OpenCompass model config and has no influence on the text, besides lineage.NOT_IDENTITY.
+# What is in an OpenCompass model config and has no influence on the text, besides fingerprint.NOT_IDENTITY.
 NOT_IDENTITY_HERE = {
     "type", "path", "abbr", "run_cfg", "batch_size", "max_out_len", "min_out_len", "key", "org", "retry",
     "query_per_second", "rpm_verbose", "verbose", "max_workers", "openai_proxy_url", "device_map",
@@ -130,6 +130,9 @@ class OpenCompassEngine:
         if isinstance(text, str):
             return len(self.model.tokenizer.encode(text, add_special_tokens=False))
         return self.model.get_token_len(text)
+
+    def cut_to(self, request: Request) -> int | None:
+        return None  # `overlong` counts them, and the length is part of the identity
 
     def sampled(self, settings: Settings) -> bool:
         generation = self.llm.get("generation_kwargs") or {}

@@ -9,6 +9,7 @@ name that is taken, so both at once do no harm. Two modules of lm-eval are compl
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -76,6 +77,7 @@ def add_model(_models: ModuleType) -> None:
 def add_tasks(index: ModuleType) -> None:
     """Let `TaskIndex.build` read our folder right behind the built-in one: a user's folder comes later and so
     has the last word. A caller who leaves the built-in tasks out gets none of ours."""
+    _look_after_results()
     build, builtin = index.TaskIndex.build, Path(str(index.__file__)).parent
 
     def build_with_ours(paths: Iterable[Path], **options: Any) -> dict[str, Any]:
@@ -90,3 +92,13 @@ def add_tasks(index: ModuleType) -> None:
             return build(paths, **options)
 
     index.TaskIndex.build = staticmethod(build_with_ours)
+
+
+def _look_after_results() -> None:
+    """Complete the class that writes results, where it is loaded: before tasks, in lm-eval's evaluator."""
+    tracker = sys.modules.get("lm_eval.loggers.evaluation_tracker")
+    if tracker is not None:
+        from ske_models.plugin.results_file import WithoutKeys, complete_tracker
+
+        complete_tracker(tracker.EvaluationTracker)
+        logging.getLogger("lm_eval.evaluator").addFilter(WithoutKeys())

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from ske_models.errors import UserError
-from ske_models.fingerprint import digest, weights
-from ske_models.knowledge import KnowledgeFile, export
-from ske_models.store import Store
+from ske_models.fingerprint import digest
+from ske_models.knowledge import Given, KnowledgeFile, export
+from ske_models.store import Store, step_key
 
 OWNER = {"backend": "hf", "pretrained": "a", "weights": "1"}
 
@@ -32,9 +34,119 @@ def test_a_file_that_is_no_store_is_refused(tmp_path):
         list(export(tmp_path / "s.sqlite"))
 
 
+def test_a_database_of_another_program_is_refused_and_left_as_it_is(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "s.sqlite")) as db:
+        db.execute("CREATE TABLE visits (url TEXT)")
+    with pytest.raises(UserError, match="a database of another program; give another store=PATH"):
+        Store(tmp_path / "s.sqlite", OWNER)
+    with closing(sqlite3.connect(tmp_path / "s.sqlite")) as db:
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("visits",)]
+
+
+def test_a_store_of_release_0_1_is_refused_in_one_line_and_can_be_exported(tmp_path):
+    path = tmp_path / "s.sqlite"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(  # that release's schema, commit 2153095
+            "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
+            "CREATE TABLE steps (key TEXT PRIMARY KEY, step TEXT NOT NULL, prompts TEXT NOT NULL,"
+            " question TEXT NOT NULL, text TEXT NOT NULL, written INTEGER NOT NULL);"
+        )
+        db.execute("INSERT INTO meta VALUES ('owner', ?)", (json.dumps(OWNER),))
+        db.execute("INSERT INTO steps VALUES ('1', 'knowledge', 'p', 'q?', 'k', 1)")
+    with pytest.raises(UserError, match=r"made by ske-learn 0\.1.*give another store=PATH") as error:
+        Store(path, OWNER)
+    assert "\n" not in str(error.value)
+    assert [record["knowledge"] for record in export(path)] == ["k"]
+
+
+def test_a_locked_store_is_one_line_at_the_start_and_in_mid_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Store, "TIMEOUT", 0.1)
+    store = Store(tmp_path / "s.sqlite", OWNER)
+    store.put("1", "knowledge", "p", "q", "k")
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        message = "another process has held it for 0 s; wait for that run, or give another store=PATH"
+        with pytest.raises(UserError, match=message):
+            store.put("2", "knowledge", "p", "q", "k")
+        other.execute("COMMIT")
+    store.put("2", "knowledge", "p", "q", "k")
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path):
+    store = Store(tmp_path / "s.sqlite", OWNER)
+    store.put("1", "knowledge", "p", "q", "k")
+    store._db.execute("PRAGMA max_page_count = 8")
+    with pytest.raises(UserError, match="disk is full: make room, and give the same command again"):
+        store.put("2", "knowledge", "p", "q", "k" * 100_000)
+    assert Store(tmp_path / "s.sqlite", OWNER).get("1") == "k"
+
+
+def test_a_damaged_store_is_one_line(tmp_path):
+    path = tmp_path / "s.sqlite"
+    store = Store(path, OWNER)
+    for i in range(2000):
+        store.put(str(i), "knowledge", "p", "q", "k" * 100)
+    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store._db.close()
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"store=.*(damaged|malformed)"):
+        Store(path, OWNER).put("x", "knowledge", "p", "q", "k")
+    with pytest.raises(UserError, match="not a store of ske-learn, or damaged"):
+        list(export(path))
+
+
+def test_half_a_surrogate_pair_ends_no_run(tmp_path):
+    store = Store(tmp_path / "s.sqlite", OWNER)
+    key = step_key("knowledge", "q \ud83d", {})
+    store.put(key, "knowledge", "p", "q \ud83d", "k \ude00")
+    assert store.get(key) == "k \ufffd"
+
+
 def test_a_folder_that_cannot_be_written_is_refused():
     with pytest.raises(UserError, match="cannot be used"):
         Store(Path("/proc/ske/s.sqlite"), OWNER)
+
+
+def test_what_is_exported_is_imported_whatever_characters_it_has(tmp_path):
+    store = Store(tmp_path / "s.sqlite", OWNER)
+    text = "one\u2028two\u0085three\u2029four\x0cfive\r\nsix \U0001f600"
+    store.put("1", "knowledge", "p", f"q? {text}", text)
+    store.put("2", "knowledge", "p", "thoughtful?", "<think>The answer is (A).</think>\n\nWater is wet.")
+    done = subprocess.run(
+        [sys.executable, "-m", "ske_models.knowledge", str(store.path)], capture_output=True, check=True
+    )
+    for start in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "k.jsonl").write_bytes(start + done.stdout)
+        file = KnowledgeFile(tmp_path / "k.jsonl", OWNER, "p")
+        assert file.get(f"q? {text}") == Given(text, edited=False)
+        assert file.get("thoughtful?") == Given("Water is wet.", edited=False)
+
+
+@pytest.mark.parametrize("name", ["knowledge_u2028.jsonl", "knowledge_bom.jsonl"])
+def test_files_that_editors_and_models_make(shared_dir, tmp_path, name):
+    text = (shared_dir / "cases" / name).read_text(encoding="utf-8-sig")
+    records = [json.loads(line) for line in text.split("\n") if line]
+    unbound = [{key: record[key] for key in ("question", "knowledge", "sha")} for record in records]
+    (tmp_path / name).write_text(
+        "\ufeff" + "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in unbound)
+    )
+    file = KnowledgeFile(tmp_path / name, OWNER, "p1")
+    found = [file.get(record["question"]) for record in records]
+    assert [given and given.text for given in found] == [record["knowledge"] for record in records]
+    with pytest.raises(UserError, match="line 1: written by another run"):
+        KnowledgeFile(shared_dir / "cases" / name, OWNER, "p1")
+
+
+def test_whoever_has_read_enough_of_an_export_hears_nothing(tmp_path):
+    store = Store(tmp_path / "s.sqlite", OWNER)
+    for i in range(3000):
+        store.put(str(i), "knowledge", "p", f"q{i}?", "k" * 200)
+    command = f"{sys.executable} -m ske_models.knowledge {store.path} | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["knowledge"] == "k" * 200
+    assert done.stderr == ""
 
 
 def test_export_is_a_command_and_asks_which_prompt_set(tmp_path):
@@ -97,17 +209,3 @@ def test_a_line_counts_as_edited_when_its_text_is_not_what_was_exported(tmp_path
     file = KnowledgeFile(tmp_path / "k.jsonl", OWNER, "p1")
     found = [file.get(line["question"]) for line in lines]
     assert [given is not None and given.edited for given in found] == [False, True, True]
-
-
-def test_weights_that_were_replaced_are_told_apart(tmp_path):
-    checkpoint = tmp_path / "model"
-    checkpoint.mkdir()
-    (checkpoint / "model.safetensors").write_bytes(b"one")
-    before = weights(str(checkpoint))
-    assert weights(str(checkpoint)) == before
-    (checkpoint / "README.md").write_text("A card says something about a model, and is none.")
-    assert weights(str(checkpoint)) == before
-    (checkpoint / "model.safetensors").write_bytes(b"two!")
-    assert weights(str(checkpoint)) != before
-    with pytest.raises(UserError, match="no such folder"):
-        weights(str(tmp_path / "gone"))

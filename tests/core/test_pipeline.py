@@ -49,6 +49,9 @@ class InstantEngine:
     def count_tokens(self, text):
         return len(text.split())
 
+    def cut_to(self, request):
+        return None
+
     def sampled(self, settings):
         return settings.get("do_sample", False)
 

@@ -1,0 +1,66 @@
+"""Keys that people give as arguments, so that none reaches a log, a result or a store.
+
+from ske_models.secrets import masked
+masked({"token": "hf_abc", "base_url": "http://me:pw@host/v1"})
+# {"token": "<hidden>", "base_url": "http://<hidden>@host/v1"}
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+HIDDEN = "<hidden>"
+# Arguments of lm-eval's, OpenCompass' and OpenAI's models whose values are keys, or hold one.
+NAMES = frozenset(
+    "api_key auth_token authorization header headers hf_token key openai_api_key org password proxy_key "
+    "secret token use_auth_token".split()
+)
+
+_USER = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")  # http://USER:PASSWORD@host
+_ASSIGNED = re.compile(
+    rf"""
+    \b (?P<name>{"|".join(sorted(NAMES))}) (?P<is>['"]? \s{{0,9}} [=:] \s{{0,9}})
+    (?: \{{ [^{{}}]* \}}          # header={{'Authorization': 'Bearer abc'}}
+      | '[^']*' | "[^"]*"         # 'token': 'abc'
+      | [^\s,;)}}\]]+             # token=abc
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def masked(value: Any) -> Any:
+    """A copy of arguments (mappings, lists, text such as "token=abc,base_url=...") without the keys in them.
+
+    False, True and None say whether a key is to be looked up, and stay.
+    """
+    if isinstance(value, dict):
+        return {name: _masked_if_secret(name, inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(masked(inner) for inner in value)
+    if isinstance(value, str):
+        return _ASSIGNED.sub(rf"\g<name>\g<is>{HIDDEN}", _USER.sub(HIDDEN, value))
+    return value
+
+
+def _masked_if_secret(name: Any, value: Any) -> Any:
+    if str(name).lower() in NAMES and value is not None and not isinstance(value, bool):
+        return HIDDEN
+    return masked(value)
+
+
+class Secret(str):
+    """A key that is not shown where its holder is printed."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(HIDDEN)
+
+
+def hide(args: dict[str, Any]) -> None:
+    """Makes the keys in a mapping print as `<hidden>`, for whoever prints it later."""
+    for name, value in args.items():
+        if isinstance(value, str) and masked({name: value}) != {name: value}:
+            args[name] = Secret(value)
