@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-from ske_models import fingerprint as module
 from ske_models.errors import UserError
 from ske_models.fingerprint import NOT_IDENTITY, fingerprint, weights
 from ske_models.secrets import Secret, hide, masked
@@ -170,7 +170,7 @@ def test_a_hidden_key_still_works():
 
 
 def test_the_documented_list_is_the_list():
-    page = (module.Path(__file__).parents[2] / "docs" / "lm-eval.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "lm-eval.md").read_text(encoding="utf-8")
     table = page[page.index("### What is the same model") :]
     missing = [name for name in sorted(NOT_IDENTITY) if f"`{name}`" not in table]
     assert missing == []

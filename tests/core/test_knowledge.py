@@ -63,7 +63,7 @@ def test_a_locked_store_is_one_line_at_the_start_and_in_mid_run(tmp_path, monkey
     monkeypatch.setattr(Store, "TIMEOUT", 0.1)
     store = Store(tmp_path / "s.sqlite", OWNER)
     store.put("1", "knowledge", "p", "q", "k")
-    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+    with closing(sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         message = "another process has held it for 0 s; wait for that run, or give another store=PATH"
         with pytest.raises(UserError, match=message):
