@@ -29,13 +29,12 @@ from transformers import ProgressCallback as Bar
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.report import interleaved, publish, ratios
-from ske_models import embedded
+from ske_models import embedded, prompts
 from training import recipe
 from training.data import sources
 from training.data.examples import encode, end_of_turn, order
 from training.recipe import Sft
-from training.run_folder import RunFolder
-from training.stages.mix import world_chats
+from training.tinyworld import chats
 from training.trainer import arguments, examples, load_model, on_cpu
 
 TRL, OURS = "TRL's defaults", "ours"
@@ -171,11 +170,14 @@ def main() -> None:
     disable_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     if args.data:
-        chats, _ = sources.chats(args.data, None, "train", args.column, args.rows)
-        rows = [{"prompt": chat[:-1], "completion": chat[-1:]} for chat in chats]
+        found, _ = sources.chats(args.data, None, "train", args.column, args.rows)
+        rows = [{"prompt": chat[:-1], "completion": chat[-1:]} for chat in found]
     else:
-        found = world_chats(RunFolder(Path(), chosen), args.rows, "sft")
-        rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in found]
+        made = chats.make(prompts.load(chosen.prompts), args.rows, "sft")
+        rows = [
+            {"prompt": chat.messages, "completion": [{"role": "assistant", "content": chat.answer}]}
+            for chat in made
+        ]
     lengths = [len(ids) for ids, _ in encode(tokenizer, end_of_turn(tokenizer), rows)]
     rows = [row for row, length in zip(rows, lengths, strict=True) if length <= sft.max_length]
     lengths = [length for length in lengths if length <= sft.max_length]

@@ -33,20 +33,25 @@ def user_path(name: str, what: str) -> Path:
 
 
 def read_jsonl(path: Path) -> list[Row]:
-    """One JSON object a line. Raises UserError, naming the line, for anything else."""
-    rows = []
+    """One JSON object per line. Raises UserError, naming the line, for anything else."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    for number, line in enumerate(lines, start=1):
+    return parse_jsonl(text, path)
+
+
+def parse_jsonl(text: str, path: Path) -> list[Row]:
+    """The objects of a text that `path` holds. Raises UserError as `read_jsonl` does."""
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
-                f"{path}, line {number}: not JSON ({error}); mend it, or delete the file to make it anew"
+                f"{path}, line {number}: not JSON ({error}); mend it, or delete the file to make it again"
             ) from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: a JSON object is needed, not {type(row).__name__}")
@@ -62,9 +67,17 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
 def read_json(path: Path) -> Any:
     """Raises UserError if the file is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; delete it to have it made anew") from error
+        return parse_json(path.read_text(encoding="utf-8-sig"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; delete it to have it made again") from error
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """The value of a text that `path` holds. Raises UserError as `read_json` does."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; delete it to have it made again") from error
 
 
 def write_json(path: Path, value: Any) -> None:

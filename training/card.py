@@ -2,7 +2,7 @@
 
 from training import card
 card.write(folder, 1)                   # RUN/M1/README.md anew, with the results that there are by now
-card.push(folder, 1, "org/ske-world")   # org/ske-world-M1, and its data to org/ske-world-data
+card.push(folder, 1, "org/mine")   # org/mine-M1, and its data to org/mine-data
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 
 from ske_models.errors import UserError
 from ske_models.files import file_digest, read_json, write_json, write_text
+from training import domains
 from training.launch import settings
+from training.recipe import OpenAIJudge
 from training.run_folder import RunFolder
 from training.versions import versions
 
@@ -133,12 +135,12 @@ def _origin(folder: RunFolder, n: int) -> dict[str, Any]:
     source_folder = Path(where)
     found: dict[str, Any] = {"name": f"M{folder.start(n)}" if n else where}
     source = folder.recipe.model.checkpoint if n and folder.start(n) == 0 else None if n else where
-    if source and not Path(source).expanduser().is_dir() and source != "embedded":
+    if source and not Path(source).expanduser().is_dir() and domains.start(source) is None:
         found["repo"] = source
         real = source_folder.resolve()
         found["commit"] = real.name if real.parent.name == "snapshots" else revision
     elif source:
-        found["from"] = "embedded" if source == "embedded" else Path(source).name
+        found["from"] = Path(source).name
     if source_folder.is_dir():
         found["sha256"] = _content(source_folder)
     return found
@@ -157,7 +159,7 @@ def _content(folder: Path) -> str:
 def _judge(folder: RunFolder, n: int) -> dict[str, Any]:
     """Who scored the texts of round `n`, and whose scorings are in the SFT set."""
     judge = folder.recipe.judge
-    named = {"kind": judge.kind, "model": judge.model} if judge.kind == "openai" else {"kind": judge.kind}
+    named = {"kind": judge.kind} | ({"model": judge.model} if isinstance(judge, OpenAIJudge) else {})
     if folder.settings(n).judge == "self":
         return {"kind": "self", "model": f"M{folder.writer(n)}", "scorings": named}
     return named

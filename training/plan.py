@@ -14,10 +14,9 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from rich.console import Console
 from rich.table import Table
 
-from ske_models import embedded
 from ske_models.files import read_json
+from training import domains
 from training import stage as stages
-from training.recipe import WorldJudge
 from training.run_folder import RunFolder
 from training.stages import base
 
@@ -91,7 +90,7 @@ def _analysed(folder: RunFolder) -> int:
     recipe = folder.recipe
     explicit = len(recipe.evaluate.tasks) if "explicit" in recipe.evaluate.methods else 0
     themselves = sum(settings.judge == "self" for settings in recipe.rounds)
-    by_a_model = not isinstance(recipe.judge, WorldJudge)
+    by_a_model = domains.named(recipe.judge.kind) is None
     return recipe.analysis.items * (explicit * (folder.rounds + 1) + by_a_model * themselves)
 
 
@@ -134,7 +133,7 @@ def _bytes(folder: RunFolder) -> int | None:
     """The size of a checkpoint on disk; None if it cannot be had without loading it."""
     model = folder.recipe.model
     name = model.base.checkpoint if model.base else model.checkpoint
-    start = embedded.path() if name == "embedded" else folder.checkpoint(0)
+    start = domains.start(name) or folder.checkpoint(0)
     if start.is_dir():
         return sum(file.stat().st_size for file in start.glob("*.safetensors"))
     try:

@@ -1,6 +1,6 @@
 """Self-learning rounds: M0 to M1 (meta), M2, M3, M4, each a normal Hugging Face checkpoint.
 
-    python training/round.py                                     # TinyWorld, all rounds, in runs/world
+    python training/round.py                                     # the default recipe, in runs/NAME
     python training/round.py --recipe my.yaml --run runs/mine --rounds 1-2 --until judge
     python training/round.py --recipe paper --dry-run            # counts, tokens, cost; loads no model
     python training/round.py --status
@@ -24,11 +24,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ske_models import embedded
 from ske_models.errors import UserError
 from ske_models.files import read_json, write_json
-from ske_tasks.world import default_world
-from training import launch, plan, recipe
+from training import domains, launch, plan, recipe
 from training import stage as stages
 from training.run_folder import RunFolder
 from training.stages import Stage, base, judge
@@ -63,7 +61,9 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train M1, M2, ... from M0 by self-learning rounds.")
-    parser.add_argument("--recipe", default="world", help="world, paper, or a YAML file (default: world)")
+    default = domains.DEFAULT_RECIPE
+    names = ", ".join(recipe.names())
+    parser.add_argument("--recipe", default=default, help=f"{names}, or a YAML file (default: {default})")
     parser.add_argument("--run", type=Path, metavar="DIR", help="the run's folder (default: runs/NAME)")
     parser.add_argument("--rounds", metavar="1-4", help="which rounds (default: all of the recipe)")
     parser.add_argument("--until", metavar="STAGE", help="stop after this stage of the last round")
@@ -120,10 +120,9 @@ def _begin(folder: RunFolder) -> None:
     if folder.recipe.model.base or (start / "config.json").is_file():
         return
     name = folder.recipe.model.checkpoint or ""
-    source = _download(name, folder.recipe.model.revision) if name != "embedded" else embedded.path()
-    if name == "embedded":
-        embedded.verify(source, default_world().hash)
-    else:
+    source = domains.start(name)
+    if source is None:
+        source = _download(name, folder.recipe.model.revision)
         _check_chat(source)
     start.unlink(missing_ok=True)
     start.symlink_to(source.resolve())

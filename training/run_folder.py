@@ -7,7 +7,7 @@
     RUN/report.html              and the pictures beside it
 
 from training.run_folder import RunFolder
-RunFolder.open(Path("runs/world")).round(1)
+RunFolder.open(Path("runs/mine")).round(1)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ske_models.errors import UserError
 from ske_models.files import read_json
 from ske_models.prompts import PromptSet
 from ske_models.prompts import load as load_prompts
-from training.recipe import Recipe, Round, Select
+from training.recipe import Recipe, Round, Select, of_json
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RunFolder:
         file = path / "recipe.json"
         if not file.is_file():
             raise UserError(f"{path}: no run here; start one with python training/round.py --run {path}")
-        return cls(path, Recipe.model_validate(read_json(file)))
+        return cls(path, of_json(read_json(file), file))
 
     @property
     def prompts(self) -> PromptSet:

@@ -32,10 +32,9 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from ske_models import embedded
 from ske_models.errors import UserError
-from ske_models.files import read_jsonl, write_json, write_jsonl
-from training import card
+from ske_models.files import read_jsonl, write_jsonl
+from training import card, domains
 from training.data.examples import IGNORED, encode, end_of_turn, order, set_template
 from training.launch import settings, split
 from training.run_folder import RunFolder
@@ -248,9 +247,9 @@ def save(
         pad_token_id=tokenizer.pad_token_id,
     ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    if (Path(parent) / embedded.METADATA).is_file():
-        metadata = json.loads((Path(parent) / embedded.METADATA).read_text(encoding="utf-8"))
-        write_json(folder / embedded.METADATA, metadata)
+    for name in domains.inherited():
+        if (Path(parent) / name).is_file():
+            shutil.copy2(Path(parent) / name, folder / name)
 
 
 class Watch(TrainerCallback):

@@ -65,6 +65,7 @@ def to_doc(row: questions.Question) -> dict[str, Any]:
         "knowledge": row.knowledge,
         "ske_question": row.question,
         "ske_ending": "",
+        "ske_cluster": row.people[0],  # what an interval is taken over
         "ske_world": default_world().hash,
     }
 

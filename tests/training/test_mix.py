@@ -12,6 +12,7 @@ from training import recipe
 from training.run_folder import RunFolder
 from training.stages import mix
 from training.stages.judge import Judged, prompt
+from training.tinyworld import chats
 
 PROMPTS = prompts.load("world")
 WORLD = default_world()
@@ -114,7 +115,7 @@ def test_later_rounds_draw_from_the_same_scorings_and_from_new_general_data(tmp_
         drawn.append({json.dumps(row["prompt"]) for row in rows if row["kind"] == "scoring"})
         drawn.append({json.dumps(row["completion"]) for row in rows if row["id"].startswith("corpus-")})
     assert drawn[0] == drawn[2]
-    assert len(drawn[1]) == 20 * mix.WORLD_SHARES["corpus"] // 100
+    assert len(drawn[1]) == 20 * chats.SHARES["corpus"] // 100
     assert not drawn[1] & drawn[3]
 
 

@@ -18,8 +18,9 @@ from ske_tasks.world import default_world
 from ske_tasks.world import questions as world_questions
 from training import engine
 from training.data import sources
+from training.data.asking import read_question
 from training.data.overlap import NearDuplicates, words
-from training.data.passages import cut, read_question, shuffled
+from training.data.passages import cut, shuffled
 from training.data.shots import load as load_shots
 from training.recipe import Recipe
 from training.run_folder import RunFolder

@@ -14,6 +14,7 @@ import training.stages.select as selection
 from ske_models.errors import UserError
 from ske_models.files import read_jsonl, write_json, write_jsonl
 from ske_tasks.world import default_world, oracle, questions
+from training.data.texts import KINDS, Text, TextRow
 from training.recipe import FOLDER, Select
 from training.run_folder import RunFolder
 
@@ -49,9 +50,7 @@ def texts(*scores: tuple[int | None, int | None], question: str = "q") -> tuple[
             "truncated": WHOLE,
         }
         written.append({**name, "question": f"{question}?", **text, "extra": [sample]})
-        judged += [
-            {**name, "kind": kind, "score": score} for kind, score in zip(selection.KINDS, pair, strict=True)
-        ]
+        judged += [{**name, "kind": kind, "score": score} for kind, score in zip(KINDS, pair, strict=True)]
     return written, judged
 
 
@@ -262,7 +261,7 @@ def test_precision_recall_and_base_rate_against_the_oracle(make_run):
     add(rows[3], 0, False, 5)
     # a question that is not the world's has no truth
     written.append({**written[0], "id": "x", "question": "Why?", "knowledge": "a"})
-    scores += [{"id": "x", "sample": 0, "kind": kind, "score": 10} for kind in selection.KINDS]
+    scores += [{"id": "x", "sample": 0, "kind": kind, "score": 10} for kind in KINDS]
     run = make_run(written, scores, world=True)
     counts = selection.run(run, 1)
     truth = counts["truth"]
@@ -280,7 +279,7 @@ def test_a_text_that_the_oracle_passes_is_one_that_both_judgements_pass(make_run
     reasoning = oracle.read(question, question.facts)[0].replace(question.gold, "nobody")
     run = make_run(
         [{**name, "knowledge": question.knowledge, "reasoning": reasoning}],
-        [{**name, "kind": kind, "score": 9} for kind in selection.KINDS],
+        [{**name, "kind": kind, "score": 9} for kind in KINDS],
         world=True,
     )
     assert selection.run(run, 1)["truth"]["all"] == {
@@ -295,10 +294,10 @@ def test_choosing_by_score_ignores_the_order_of_rows():
     written, scores = texts((8, 9), (9, 8), (10, 10))
     by_name = {(row["sample"], row["kind"]): row["score"] for row in scores}
     made = [
-        selection.Text(
+        Text(
             row,
-            selection.TextRow.model_validate(row),
-            {kind: by_name[row["sample"], kind] for kind in selection.KINDS},
+            TextRow.model_validate(row),
+            {kind: by_name[row["sample"], kind] for kind in KINDS},
         )
         for row in written
     ]

@@ -1,7 +1,7 @@
 """Which questions say the same: near-duplicates among ours, and overlap with the items of test sets.
 
-from training.overlap import TestItems
-TestItems(["arc_c", "world"], ngram=13).resembles("Which of these ...?")   # the item, or None
+from training.data.overlap import TestItems
+TestItems(["arc_c", "nq"], ngram=13).resembles("Which of these ...?")   # the item, or None
 
 Exact, without sketches: both look words up in inverted indexes.
 """
@@ -13,9 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ske_tasks.six import load as benchmarks
-from ske_tasks.world import default_world
-from ske_tasks.world import questions as world_questions
+from training import domains
 
 # A Chinese or Japanese character is a word of its own: such text has no spaces.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -126,11 +124,9 @@ def _ngrams(listed: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def _test_questions(name: str) -> Iterable[str]:
-    if name == "world":
-        for split in ("test", "dev"):
-            for held_out in (False, True):
-                yield from (
-                    row.question for row in world_questions.everything(default_world(), split, held_out)
-                )
-    else:
-        yield from (row["question"] for row in benchmarks.read(name).test)
+    domain = domains.named(name)
+    if domain is not None and domain.questions is not None and domain.questions.tests is not None:
+        return domain.questions.tests()
+    from ske_tasks.six import load as benchmarks  # takes seconds
+
+    return (row["question"] for row in benchmarks.read(name).test)

@@ -4,7 +4,7 @@
 
 The same `analysis.items` items a task for every checkpoint; their knowledge and reasoning are judged as in
 round 1. A judge that is a model also scores as many texts of each round that the checkpoint scored itself, so
-that the two can be compared; TinyWorld's oracle has compared them all in the stage `select`.
+that the two can be compared; where the truth is known, the stage `select` has compared them all.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from typing import Any
 from ske_models.errors import UserError
 from ske_models.files import Row, read_jsonl, write_json, write_jsonl
 from ske_tasks.intervals import Interval, interval
-from training.recipe import WorldJudge
+from training import domains
 from training.reporting.tables import Result, results, scale_mean
 from training.run_folder import RunFolder
 from training.stages.judge import KINDS, Judged, judge_texts
-from training.tinyworld.judge import find
 
 Means = dict[tuple[str, str], dict[int, Interval]]  # (task, kind) -> checkpoint -> mean score
 
@@ -136,6 +135,8 @@ def _of_checkpoint(
     folder: RunFolder, task: str, k: int, result: Result, drawn: Sequence[int], skipped: Counter[str]
 ) -> list[Row]:
     texts = []
+    domain = domains.named(folder.recipe.judge.kind)
+    truth = domain.truth if domain else None
     for doc_id in drawn:
         row = result.rows[doc_id]
         question = row["doc"].get("ske_question", row["doc"].get("question"))
@@ -143,7 +144,7 @@ def _of_checkpoint(
             skipped["truncated"] += 1
         elif not (row["knowledge"] or "").strip() or not row["answer"].strip():
             skipped["empty"] += 1
-        elif question is None or (isinstance(folder.recipe.judge, WorldJudge) and find(question) is None):
+        elif question is None or (truth is not None and truth(question, "", "") is None):
             skipped["question_unknown"] += 1
         else:
             texts.append(
@@ -167,7 +168,7 @@ def _self_scored(folder: RunFolder) -> list[Row]:
     for n in range(1, folder.rounds + 1):
         scored = folder.round(n) / "scores.jsonl"
         if (
-            isinstance(folder.recipe.judge, WorldJudge)
+            domains.named(folder.recipe.judge.kind) is not None
             or folder.settings(n).judge != "self"
             or not scored.is_file()
         ):

@@ -13,6 +13,7 @@ import yaml
 
 from ske_models.files import read_json, read_jsonl
 from ske_tasks.intervals import Interval
+from training import domains
 from training.recipe import OpenAIJudge
 from training.reporting import analysis, page_accuracy, plots, tables
 from training.reporting.cells import NONE, by_checkpoint, listed, share, table
@@ -139,7 +140,7 @@ def _agreement(folder: RunFolder, done: Done) -> dict[str, Any]:
         "truth": table("truth", ["round (judge)", "texts", "n", "base rate", "precision", "recall"], rows, "")
         if rows
         else None,
-        "oracle_rounds": oracle if folder.recipe.judge.kind == "world" else "",
+        "oracle_rounds": oracle if domains.named(folder.recipe.judge.kind) else "",
         "agreement": table("agreement-shares", head, agreed, ""),
         "no_agreement": "No round in which the model scores itself has been compared with the judge yet."
         if itself

@@ -1,7 +1,7 @@
 """The pictures of a run, as PNG files; every number in them also stands in the report's tables.
 
 from training.reporting.plots import accuracy
-accuracy(Path("accuracy.png"), "TinyWorld", accuracies(results(run)))
+accuracy(Path("accuracy.png"), "made up", accuracies(results(run)))
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The report of a run, done or under way: RUN/report.html (one file, opens offline) and its pictures.
 
-    python -m training.reporting.report runs/world        # also prints the table M0 ... M4
+    python -m training.reporting.report runs/mine        # also prints the table M0 ... M4
 
 Numbers, sections, pictures and the page's template are in `training/reporting/`. What is not there yet
 is named.

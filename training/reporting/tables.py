@@ -1,7 +1,7 @@
 """What a run's files say in numbers: accuracies and differences with intervals, the data, the costs.
 
 from training.reporting.tables import accuracies, results
-accuracies(results(folder))["ske_world", "explicit"][4]        # M4
+accuracies(results(folder))["ske_arc_c", "explicit"][4]        # M4
 
 Everything is read from what the stages left, so a run that is under way gives what there is so far.
 """

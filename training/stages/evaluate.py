@@ -1,10 +1,10 @@
 """lm-eval on a checkpoint of a run: each task of the recipe by each method, with one load of the model.
 
-    python -m training.stage evaluate runs/world 2        # M2
+    python -m training.stage evaluate runs/mine 2        # M2
 
 The same numbers come from the stock command, which any checkpoint of a run can be given to:
 
-    lm_eval --model ske_explicit --model_args pretrained=runs/world/M2,prompts=world --tasks ske_world \\
+    lm_eval --model ske_explicit --model_args pretrained=runs/mine/M2 --tasks ske_quick \\
             --apply_chat_template
 """
 
@@ -13,25 +13,30 @@ from __future__ import annotations
 import difflib
 import logging
 from pathlib import Path
-from typing import Any
-
-import lm_eval
-from lm_eval.tasks import TaskManager
+from typing import TYPE_CHECKING, Any
 
 import ske_tasks
 from ske_models.errors import UserError
 from ske_models.files import read_json, write_json, write_jsonl
-from ske_models.lm_eval.model import SKEExplicitLM
 from ske_models.records import Answer
-from training import card
 from training.run_folder import RunFolder
 from training.stages import Stage, checkpoint_files, part, prompting
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+    from ske_models.lm_eval.model import SKEExplicitLM
 
 TASKS = str(Path(ske_tasks.__file__).parent / "tasks")
 
 
 def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Evaluates M`n`; returns {"TASK.METHOD": accuracy}. What a killed try left is not done again."""
+    from lm_eval.tasks import TaskManager
+
+    from ske_models.lm_eval.model import SKEExplicitLM
+    from training import card
+
     settings, results = folder.recipe.evaluate, folder.results(n)
     pairs = [(task, method) for task in settings.tasks for method in settings.methods]
     files = {pair: results / f"{pair[0]}.{pair[1]}.json" for pair in pairs}
@@ -74,6 +79,8 @@ def _check(names: list[str], tasks: TaskManager) -> None:
 
 
 def _evaluate(model: SKEExplicitLM, tasks: TaskManager, task: str, limit: int | None, stem: Any) -> None:
+    import lm_eval
+
     evaluated = lm_eval.simple_evaluate(
         model=model,
         tasks=[task],
@@ -111,7 +118,7 @@ def _row(sample: dict[str, Any]) -> dict[str, Any]:
     return {
         "doc_id": sample["doc_id"],
         "hit": float(hit[1] if isinstance(hit, tuple | list) else hit),
-        "cluster": doc["people"][0] if "people" in doc else str(sample["doc_id"]),
+        "cluster": doc.get("ske_cluster", str(sample["doc_id"])),
         "answer": str(answer),
         "knowledge": trace.get("knowledge"),
         "truncated": trace.get("truncated"),

@@ -1,11 +1,11 @@
 """The stage `judge`: a critique and a score from 1 to 10 for the knowledge and the reasoning of every sample.
 
-    python -m training.stage judge runs/world 1      # round1/written.jsonl -> round1/scores.jsonl
+    python -m training.stage judge runs/mine 1      # round1/written.jsonl -> round1/scores.jsonl
 
-Who judges is a role of the recipe (`training/judges/`): `openai`, `world`, or the model that wrote the texts
-(`itself.py`). A verdict without a clear score is asked for once more, sampled, so that a model that is asked
-greedily says something else, too; a reminder would get a bare score, and the next models learn from the
-critiques. What is then without a score is left out and counted. Equal texts are judged once.
+Who judges is a role of the recipe (`training/judges/`): `openai`, a domain that knows the truth, or the
+model that wrote the texts (`itself.py`). A verdict without a clear score is requested once more, sampled, so
+that a greedy model says something else, too; a reminder would get a bare score, and the next models learn
+from the critiques. What is then without a score is left out and counted. Equal texts are judged once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Literal
 from ske_models.files import Row, read_jsonl, write_jsonl
 from ske_models.prompts import PromptSet
 from ske_models.prompts import load as load_prompts
+from training import domains
 from training.judges.verdict import Verdict
 from training.recipe import OpenAIJudge, Recipe
 from training.run_folder import RunFolder
@@ -111,8 +112,8 @@ def judge_texts(
 
     path: a file of the run; it names the unfinished work beside it, and what was paid for; it is not written.
     label: of the progress bar. Raises UserError: no key, an endpoint that refuses, deadline or spending cap
-    reached (what was answered is kept: the same call goes on), no such checkpoint, a question that the
-    world's judge cannot know.
+    reached (what was answered is kept: the same call goes on), no such checkpoint, a question that a
+    domain's judge cannot know.
     """
     first: dict[tuple[str, str, str | None], Judged] = {}
     for item in items:
@@ -131,9 +132,10 @@ def judge_texts(
         book = folder.path / "judge.sqlite"
         verdicts, spent = judge_openai.ask(folder.recipe.judge, texts, book, stage, label)
     else:
-        from training.tinyworld import judge as world
-
-        verdicts = [world.judge(item.id, *item.content) for item in distinct]
+        domain = domains.named(folder.recipe.judge.kind)
+        assert domain is not None  # the recipe was checked
+        assert domain.judge is not None
+        verdicts = [domain.judge.judge(item.id, *item.content) for item in distinct]
     by_content = dict(zip(first, verdicts, strict=True))
     counts = {
         "asked": len(distinct),

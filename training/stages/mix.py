@@ -1,6 +1,6 @@
 """Stage `mix`: the SFT set of a round, in the very turns that the evaluation sends.
 
-python -m training.stage mix runs/world 1     # round1/selected.jsonl -> round1/sft.jsonl
+python -m training.stage mix runs/mine 1     # round1/selected.jsonl -> round1/sft.jsonl
 
 knowledge    question -> the selected knowledge
 reasoning    question and knowledge -> the selected reasoning
@@ -20,27 +20,14 @@ from typing import Any
 from ske_models.errors import UserError
 from ske_models.files import Row, read_jsonl, write_jsonl
 from ske_models.method import Message, Question, answer_messages, knowledge_messages
-from ske_tasks.world import default_world
+from training import domains
 from training.data.sources import chats
-from training.recipe import WorldChats
+from training.recipe import DatasetChats
 from training.run_folder import RunFolder
 from training.stages import Stage, part, prompting
 from training.stages.judge import KINDS, Judged, Kind, prompt
-from training.tinyworld import corpus, exercises, lessons, vocabulary
-from training.tinyworld.lessons import Lesson
 
-# TinyWorld's general data, in percent: the corpus so that facts are not forgotten, and the exercises of M0.
-# Comparisons are the hardest to read, and the first that SFT makes a model forget.
-WORLD_SHARES = {
-    "corpus": 20,
-    "direct": 20,
-    "reading": 30,
-    "reading_comparisons": 20,
-    "checking": 5,
-    "comparing": 5,
-}
-WORLD_CHATS = 2_000  # where the recipe sets no count
-SENTENCES = 8  # of the corpus, in a chat
+MADE = 2_000  # chats that a domain makes, where the recipe sets no count
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -198,10 +185,13 @@ def _general(folder: RunFolder, count: int | None, seed: str) -> tuple[list[Row]
         raise UserError("general: the recipe names no source, but rounds[].mix.general is not 0; add one")
     rows_of = []
     for i, source in enumerate(sources):
-        if isinstance(source, WorldChats):
-            wanted = WORLD_CHATS if count is None else count
-            rows = world_chats(folder, -(-wanted // len(sources)), f"{seed}-general-{i}")
+        domain = domains.named(source.source)
+        if domain is not None and domain.chats is not None:
+            size = -(-(MADE if count is None else count) // len(sources))
+            made = domain.chats.make(folder.prompts, size, f"{seed}-general-{i}")
+            rows = [_example("general", chat.name, chat.messages, chat.answer) for chat in made]
         else:
+            assert isinstance(source, DatasetChats)  # the recipe was checked
             talks, gone = chats(source.path, source.config, source.split, source.column, source.rows)
             dropped += sum(gone.values())
             rows = [
@@ -221,42 +211,6 @@ def _general(folder: RunFolder, count: int | None, seed: str) -> tuple[list[Row]
     distinct_there = sum(map(len, rows_of))
     counts = {"examples": len(found), "there": distinct_there, "duplicates": there - distinct_there}
     return found, counts | {"no_chats": dropped}
-
-
-def world_chats(folder: RunFolder, count: int, seed: str) -> list[Row]:
-    """`count` chats of TinyWorld by `WORLD_SHARES`: texts of the corpus, answers, exercises."""
-    world, rng = default_world(), random.Random(seed)
-    counts = {part: round(count * share / 100) for part, share in WORLD_SHARES.items()}
-    counts["corpus"] += count - sum(counts.values())
-    taught, people = lessons.direct(world), world.entities["person"]
-    texts: list[str] = []
-    while len(texts) < counts["corpus"]:  # whole passes over the corpus
-        texts += corpus.paragraphs(world, rng.randrange(2**32), SENTENCES)
-    found = {
-        "direct": [
-            taught[i % len(taught)]
-            for i in rng.sample(range(max(len(taught), counts["direct"])), counts["direct"])
-        ],
-        "reading": lessons.reading(world, folder.prompts, people, counts["reading"], rng.randrange(2**32)),
-        "reading_comparisons": lessons.reading(
-            world, folder.prompts, people, counts["reading_comparisons"], rng.randrange(2**32), "comparison"
-        ),
-        "checking": lessons.checking(world, counts["checking"], rng.randrange(2**32)),
-        "comparing": [
-            Lesson(({"role": "user", "content": lesson.context},), lesson.answer)
-            for lesson in exercises.comparing(
-                vocabulary.words(world), counts["comparing"], rng.randrange(2**32)
-            )
-        ],
-    }
-    ask: list[Message] = [{"role": "user", "content": "Facts:"}]
-    rows = [_example("general", f"corpus-{i}", ask, text) for i, text in enumerate(texts[: counts["corpus"]])]
-    for name, some in found.items():
-        rows += [
-            _example("general", f"{name}-{i}", lesson.messages, lesson.answer)
-            for i, lesson in enumerate(some)
-        ]
-    return rows
 
 
 def _example(kind: str, name: str, asked: Sequence[Message], answer: str) -> Row:

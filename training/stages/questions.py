@@ -2,7 +2,7 @@
 
     python -m training.stage questions runs/mine 2   # writes round2/questions.jsonl and round2/dropped.jsonl
 
-Each source gives an equal share, in an order that all rounds have in common: a round goes on where the last
+Each source gives an equal share, in an order that all rounds have in common: a round continues where the last
 one stopped. Whatever is dropped is listed with what it resembles.
 """
 
@@ -17,16 +17,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ske_models.errors import UserError, one_of
+from ske_models.errors import UserError
 from ske_models.files import Row, read_jsonl, write_jsonl
 from ske_models.fingerprint import digest
-from ske_tasks.world import default_world
-from ske_tasks.world import questions as world_questions
-from training.data import passages
+from training import domains
+from training.data import asking, passages
 from training.data.overlap import NearDuplicates, TestItems
 from training.data.shots import of_round as shots_of
 from training.data.sources import rows as column
-from training.recipe import DatasetQuestions, PassageQuestions, Recipe, WorldQuestions
+from training.domain import Source
+from training.recipe import DatasetQuestions, PassageQuestions, Recipe
 from training.run_folder import RunFolder
 from training.stages import Stage, checkpoint_files, part, prompting
 
@@ -55,7 +55,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
             count = _from_passages(folder, n, place, source, share, sieve)
         else:
             count = sieve.take(pools[place], share)
-        taken[f"{place + 1} {label(source)}"] = {"wanted": share, "taken": count}
+        taken[f"{place + 1} {source.label}"] = {"wanted": share, "taken": count}
     write_jsonl(folder.round(n) / "dropped.jsonl", sieve.dropped)
     why = dict(Counter(row["why"] for row in sieve.dropped))
     found = (
@@ -86,13 +86,8 @@ def available(recipe: Recipe) -> dict[str, int]:
     counts = {}
     for place, source in enumerate(recipe.questions.sources):
         whole = _column(source) if isinstance(source, PassageQuestions) else _pool(recipe, place)
-        counts[f"{place + 1} {label(source)}"] = len(whole)
+        counts[f"{place + 1} {source.label}"] = len(whole)
     return counts
-
-
-def label(source: WorldQuestions | DatasetQuestions | PassageQuestions) -> str:
-    """What a row's `source` says."""
-    return f"world:{source.split}" if isinstance(source, WorldQuestions) else f"{source.source}:{source.path}"
 
 
 class _Sieve:
@@ -150,36 +145,18 @@ def _pool(recipe: Recipe, place: int) -> list[Row]:
     """
     source = recipe.questions.sources[place]
     rng = random.Random(f"{recipe.seed}-questions-source-{place}")
-    if isinstance(source, WorldQuestions):
-        return _world(source, rng)
     if isinstance(source, PassageQuestions):
         return []
+    if not isinstance(source, DatasetQuestions):
+        domain = domains.named(source.source)
+        assert domain is not None  # the recipe was checked
+        assert domain.questions is not None
+        drawn = domain.questions.draw(source, rng)
+        # "id", "question", "source", and what the domain knows of it
+        return [{"id": row["id"], "question": row["question"], "source": source.label} | row for row in drawn]
     texts = [value.strip() if isinstance(value, str) else "" for value in _column(source)]
     rng.shuffle(texts)
-    return [{"id": digest(text), "question": text, "source": label(source)} for text in texts]
-
-
-def _world(source: WorldQuestions, rng: random.Random) -> list[Row]:
-    """The world's questions, a turn of all templates after the other."""
-    kinds = source.kinds or list(world_questions.KINDS)
-    for kind in kinds:
-        one_of("questions.sources.kinds", kind, world_questions.KINDS)
-    queues: dict[str, list[Row]] = {}
-    for question in world_questions.everything(default_world(), source.split):
-        if question.kind in kinds:
-            row = {
-                "id": question.id,
-                "question": question.question,
-                "source": label(source),
-                "gold": question.gold,
-                "kind": question.kind,
-            }
-            queues.setdefault(question.template, []).append(row)
-    for queue in queues.values():
-        rng.shuffle(queue)
-    turns = list(queues.values())
-    rng.shuffle(turns)
-    return [row for turn in itertools.zip_longest(*turns) for row in turn if row is not None]
+    return [{"id": digest(text), "question": text, "source": source.label} for text in texts]
 
 
 def _from_passages(
@@ -207,11 +184,11 @@ def _from_passages(
         if taken == share or not batch:
             break
         given += len(batch)
-        rows = passages.ask(folder, n, folder.round(n) / f"asked-{place + 1}-{attempt}.jsonl", batch)
+        rows = asking.ask(folder, n, folder.round(n) / f"asked-{place + 1}-{attempt}.jsonl", batch)
         candidates = []
         for row in rows:
-            question, why = passages.read_question(row["text"], row["truncated"])
-            candidate = {"id": digest(question), "question": question, "source": label(source)}
+            question, why = asking.read_question(row["text"], row["truncated"])
+            candidate = {"id": digest(question), "question": question, "source": source.label}
             if why is None:
                 candidates.append(candidate)
             else:
@@ -220,7 +197,8 @@ def _from_passages(
     return taken
 
 
-def _column(source: DatasetQuestions | PassageQuestions) -> Any:
+def _column(source: Source) -> Any:
+    assert isinstance(source, DatasetQuestions | PassageQuestions)  # those that have a path
     return column(source.path, source.config, source.split, source.column, source.rows)
 
 

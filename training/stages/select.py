@@ -2,8 +2,8 @@
 
     python -m training.stage select runs/mine 2    # round 2: written.jsonl + scores.jsonl -> selected.jsonl
 
-Equal texts of one question count once. Where the world knows the truth, the counts also say how good the
-scores were: precision, recall and base rate of what passed, against the scores that the oracle gives.
+Equal texts of one question count once. Where a domain knows the truth, the counts also say how good the
+scores were: precision, recall and base rate of what passed, against the scores that the truth gives.
 """
 
 from __future__ import annotations
@@ -11,79 +11,20 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from ske_models.errors import UserError
-from ske_models.files import Row, read_jsonl, write_jsonl
-from ske_tasks.world import default_world, oracle
+from ske_models.files import read_jsonl, write_jsonl
+from training import domains
+from training.data.texts import KINDS, Text, distinct, rank, read
+from training.data.truth import against_truth
 from training.recipe import Select
 from training.run_folder import RunFolder
 from training.stages import Stage
-from training.tinyworld.judge import find
 
-KINDS: tuple[Literal["knowledge", "reasoning"], ...] = ("knowledge", "reasoning")
 SCORES = range(1, 11)
 NEARLY_ALL, NEARLY_NONE = 0.95, 0.05
-M = TypeVar("M", bound=BaseModel)
-
-
-class TextRow(BaseModel):
-    """What this stage needs of a row of written.jsonl."""
-
-    model_config = ConfigDict(strict=True)
-    id: str
-    sample: int
-    question: str
-    knowledge: str
-    reasoning: str
-    truncated: dict[str, bool | None]
-
-    @property
-    def whole(self) -> bool:
-        """Whether it was judged: a text that is truncated or empty is not."""
-        return not (any(self.truncated.values()) or not self.knowledge.strip() or not self.reasoning.strip())
-
-
-class Score(BaseModel):
-    """What this stage needs of a row of scores.jsonl. `score`: None if the text is unscored."""
-
-    model_config = ConfigDict(strict=True)
-    id: str
-    sample: int
-    kind: Literal["knowledge", "reasoning"]
-    score: Annotated[int, Field(ge=1, le=10)] | None
-
-
-@dataclass(frozen=True)
-class Text:
-    """One sample of a question: its row of written.jsonl, and its scores where there are any."""
-
-    row: Row
-    written: TextRow
-    scores: dict[str, int | None]
-
-    @property
-    def content(self) -> tuple[str, str, str]:
-        """What makes two texts equal."""
-        return self.written.question, self.written.knowledge, self.written.reasoning
-
-    @property
-    def scored(self) -> bool:
-        """Whether both kinds have a score."""
-        return None not in self.scores.values()
-
-    @property
-    def total(self) -> int:
-        """The sum of its scores."""
-        return sum(score or 0 for score in self.scores.values())
-
-    def passes(self, threshold: int) -> bool:
-        """Whether knowledge and reasoning both score at least `threshold`."""
-        return all(score is not None and score >= threshold for score in self.scores.values())
 
 
 def run(folder: RunFolder, n: int) -> dict[str, Any]:
@@ -100,8 +41,9 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
         raise UserError(_nothing_selected(folder, n, counts))
     counts["selected"] = len(chosen)
     counts["questions_selected"] = len({text.written.id for text in chosen})
-    if any(source.source == "world" for source in folder.recipe.questions.sources):
-        truth, agreement = against_truth(texts, chosen, select.threshold)
+    known = [domains.named(source.source) for source in folder.recipe.questions.sources]
+    if truths := [domain.truth for domain in known if domain and domain.truth]:
+        truth, agreement = against_truth(texts, chosen, select.threshold, truths)
         counts |= {"truth": truth, "agreement": agreement} if truth["all"]["n"] else {}
     write_jsonl(folder.round(n) / "selected.jsonl", [{**text.row, "scores": text.scores} for text in chosen])
     return counts
@@ -116,74 +58,13 @@ def _of_kinds(folder: RunFolder, n: int, texts: list[Text]) -> list[Text]:
     return [text for text in texts if questions.get(text.written.id) in kinds]
 
 
-def read(folder: Path) -> list[Text]:
-    """The texts of a round with their scores. Raises UserError as `run` does."""
-    written_file, scores_file = folder / "written.jsonl", folder / "scores.jsonl"
-    scores: dict[tuple[str, int, str], int | None] = {}
-    for row in read_jsonl(scores_file):
-        score = _checked(Score, row, scores_file)
-        key = (score.id, score.sample, score.kind)
-        if key in scores:
-            raise UserError(f"{scores_file}: {score.id}, sample {score.sample}: two {score.kind} scores")
-        scores[key] = score.score
-    texts, seen = [], set()
-    for row in read_jsonl(written_file):
-        written = _checked(TextRow, row, written_file)
-        name = (written.id, written.sample)
-        if name in seen:
-            raise UserError(f"{written_file}: {written.id}, sample {written.sample} is there twice")
-        seen.add(name)
-        for kind in KINDS:
-            if written.whole and (*name, kind) not in scores:
-                raise UserError(
-                    f"{scores_file}: {written.id}, sample {written.sample}: no row for its {kind}; "
-                    "delete the file to judge again"
-                )
-        texts.append(Text(row, written, {kind: scores.get((*name, kind)) for kind in KINDS}))
-    unknown = next((key for key in scores if key[:2] not in seen), None)
-    if unknown:
-        raise UserError(
-            f"{scores_file}: {unknown[0]}, sample {unknown[1]} is not in {written_file.name}; "
-            "delete the file to judge again"
-        )
-    return texts
-
-
-def _checked(model: type[M], row: Row, file: Path) -> M:
-    try:
-        return model.model_validate(row)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(key) for key in problem["loc"])
-        name = f"id {row['id']}, sample {row.get('sample')}" if "id" in row else f"row {str(row)[:80]}"
-        given = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
-        raise UserError(
-            f"{file}: {name}: {where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{given}; "
-            "mend the row, or delete the file to make it anew"
-        ) from error
-
-
-def distinct(texts: Iterable[Text]) -> list[Text]:
-    """Of equal texts of a question the one with the highest scores, then with the lowest sample number."""
-    best: dict[tuple[str, str, str], Text] = {}
-    for text in texts:
-        other = best.get(text.content)
-        if other is None or _rank(text) < _rank(other):
-            best[text.content] = text
-    return list(best.values())
-
-
-def _rank(text: Text) -> tuple[int, int]:
-    return -text.total, text.written.sample
-
-
 def choose(texts: Sequence[Text], select: Select, rng: random.Random) -> list[Text]:
     """What `select` keeps, in the order of `texts`.
 
     A quota keeps a question's highest sums of scores, ties by sample number; where scores shall not matter
     (`random`, `all`) it keeps the samples as they come: in drawn order, or by number.
     """
-    by_score = _quota(sorted(distinct(t for t in texts if t.passes(select.threshold)), key=_rank), select)
+    by_score = _quota(sorted(distinct(t for t in texts if t.passes(select.threshold)), key=rank), select)
     if select.by == "score":
         kept = by_score
     else:
@@ -267,57 +148,6 @@ def _nothing_selected(folder: RunFolder, n: int, counts: dict[str, Any]) -> str:
         f"all files are as they were in {folder.round(n)}"
     )
     return "\n".join(lines)
-
-
-def against_truth(
-    texts: Sequence[Text], chosen: Sequence[Text], threshold: int
-) -> tuple[dict[str, Any], dict[str, list[list[int]]]]:
-    """How good the scores are where the truth is known: texts whose question is one of TinyWorld's.
-
-    First: all, distinct: of all texts, and of those that differ: n, base_rate (share that the oracle lets
-    pass), precision and recall of those that the scores let pass (unscored ones do not; None: nothing to
-    divide by); selected: n, and how many of it the oracle lets pass.
-    Second, the agreement: kind -> [[score, oracle's score, texts], ...].
-    """
-    scores = {id(text): truth for text in texts if (truth := _oracle(text)) is not None}
-    known = [text for text in texts if id(text) in scores]
-
-    def right(text: Text) -> bool:
-        return all(score >= threshold for score in scores[id(text)].values())
-
-    def rates(some: Sequence[Text]) -> dict[str, Any]:
-        passed = [text for text in some if text.passes(threshold)]
-        good, hits = sum(map(right, some)), sum(map(right, passed))
-        return {
-            "n": len(some),
-            "base_rate": _share(good, len(some)),
-            "precision": _share(hits, len(passed)),
-            "recall": _share(hits, good),
-        }
-
-    pairs = {kind: Counter((text.scores[kind], scores[id(text)][kind]) for text in known) for kind in KINDS}
-    chosen_known = [text for text in chosen if id(text) in scores]
-    rated = {"all": rates(known), "distinct": rates(distinct(known))}
-    return rated | {"selected": {"n": len(chosen_known), "right": sum(map(right, chosen_known))}}, {
-        kind: sorted([mine, truth, n] for (mine, truth), n in pairs[kind].items() if mine is not None)
-        for kind in KINDS
-    }
-
-
-def _oracle(text: Text) -> dict[str, int] | None:
-    """The scores that the oracle gives; None if the question is none of the world's."""
-    question, world = find(text.written.question), default_world()
-    if question is None:
-        return None
-    knowledge, reasoning = text.written.knowledge, text.written.reasoning
-    return {
-        "knowledge": oracle.judge_knowledge(question, knowledge, world).score,
-        "reasoning": oracle.judge_reasoning(question, knowledge, reasoning, world).score,
-    }
-
-
-def _share(part: int, whole: int) -> float | None:
-    return round(part / whole, 4) if whole else None
 
 
 def _inputs(folder: RunFolder, n: int) -> list[Path]:

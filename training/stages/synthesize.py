@@ -1,6 +1,6 @@
 """The stage `synthesize`: knowledge, then reasoning, for every question of a round, by the current model.
 
-    python -m training.stage synthesize runs/world 2     # round2/questions.jsonl -> round2/written.jsonl
+    python -m training.stage synthesize runs/mine 2     # round2/questions.jsonl -> round2/written.jsonl
 
 It is the method of the evaluation, with its prompts and its pipeline. Only M0 is shown examples.
 """
