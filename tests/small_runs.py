@@ -64,9 +64,16 @@ def merged(old: Any, new: Any) -> Any:
     return old | {key: merged(old.get(key), value) for key, value in new.items()}
 
 
+class _WrittenOut(yaml.SafeDumper):
+    """Writes a value that occurs twice twice: recipes have no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def write(file: Path, content: dict[str, Any]) -> Path:
     """A recipe as a file."""
-    file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    file.write_text(yaml.dump(content, Dumper=_WrittenOut, sort_keys=False), encoding="utf-8")
     return file
 
 
