@@ -2,8 +2,8 @@
 
     python -m ske_tasks.world.demo            # `make demo` does the set-up, then this
 
-Runs the stock `lm_eval` command once a method, and prints one table, then a few items in full. Killed and
-given again, it goes on where it was.
+Runs the stock `lm_eval` command once per method, and prints one table, then a few items in full. Killed and
+started again, it continues where it was.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def gain(run: Run, other: Run, kinds: tuple[str, ...]) -> Interval:
 
 
 def show_accuracies(console: Console, runs: dict[str, Run]) -> None:
-    """The table: a row a kind of question, a column a method; then what the methods cost."""
+    """The table: a row per kind of question, a column per method; then what the methods cost."""
     table = Table(title="Accuracy in percent on held-out TinyWorld questions [95 % interval over people]")
     table.add_column("questions")
     for name in ("n", *METHODS):
@@ -95,7 +95,7 @@ def show_accuracies(console: Console, runs: dict[str, Run]) -> None:
             continue
         cells = [accuracy(run, kinds) for run in runs.values()]
         table.add_row(name, f"{cells[0].n:,}", *map(str, cells), end_section=kinds in (KINDS[-1:], KINDS))
-    table.add_row("tokens written a question", "", *(f"{tokens(run):.1f}" for run in runs.values()))
+    table.add_row("tokens written per question", "", *(f"{tokens(run):.1f}" for run in runs.values()))
     table.add_row("seconds", "", *(seconds(run) for run in runs.values()))
     console.print(table)
     for other in ("direct", "cot"):
