@@ -21,15 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval.api.instance import Instance
+from lm_eval.utils import simple_parse_args_string
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.together import Together
 from ske_models.errors import UserError, one_of
 from ske_models.lm_eval.model import SKEExplicitLM
 from ske_models.method import LAYOUTS, METHODS, Question
 from ske_models.pipeline import Pipeline, Scheduler
 from ske_models.prompts import load
-from ske_models.records import Answer, Item, Request, StepCounts
+from ske_models.records import Answer, Item, StepCounts
 from ske_models.setup import DEFAULT_STORE
 from ske_tasks.answers.extract import extract, is_right
 from ske_tasks.paired import Paired, mcnemar
@@ -80,39 +82,6 @@ def items(rows: Iterable[Row], limit: int) -> list[Item]:
         question = Question((), asked, row["ske_question"], row["ske_ending"], stem=row["ske_stem"])
         found.append(Item(question, settings, limit, origin))
     return found
-
-
-class Together:
-    """Several pipelines over one engine in the same calls, so that it is full until the last one ends."""
-
-    def __init__(self, schedulers: Sequence[Scheduler]) -> None:
-        self.schedulers = schedulers
-        self.call: list[tuple[int, int]] = []  # of each request: whose it is, and its place there
-
-    def run(self) -> None:
-        """Raises what the engine raises."""
-        engine = self.schedulers[0].pipeline.engine
-        requests = []
-        for who, one in enumerate(self.schedulers):
-            one.call = [*one._begin()]
-            self.call += [(who, place) for place in range(len(one.call))]
-            requests += [pending.request for pending in one.call if pending]
-        while requests:
-            texts = engine.generate(requests, self._written)
-            for position, text in enumerate(texts):
-                self._written(position, text)
-            self.call = self.call[len(texts) :]  # what the engine has not taken yet
-            left = [self.schedulers[who].call[place] for who, place in self.call]
-            requests = [pending.request for pending in left if pending]
-
-    def _written(self, position: int, text: str) -> list[Request]:
-        who, place = self.call[position]
-        one = self.schedulers[who]
-        before = len(one.call)
-        one.work = dict.fromkeys(one.pipeline.counts, 0)
-        new = one._written(place, text)
-        self.call += [(who, before + added) for added in range(len(new))]
-        return new
 
 
 def answer(compared: Sequence[Way], asked: Sequence[Item]) -> list[list[Answer]]:
@@ -178,6 +147,11 @@ def table(compared: Sequence[Way], lines: Sequence[Sequence[dict[str, Any]]]) ->
     return shown
 
 
+def typed(model_args: str) -> dict[str, Any]:
+    """NAME=VALUE,... as lm-eval's own command reads it."""
+    return simple_parse_args_string(model_args)
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -200,12 +174,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """The command."""
     args = arguments()
-    extra = dict(pair.split("=", 1) for pair in args.model_args.split(",") if pair)
-    typed = {name: json.loads(value) if value[:1].isdigit() else value for name, value in extra.items()}
-    typed = {name: {"True": True, "False": False}.get(str(value), value) for name, value in typed.items()}
     try:
         rows = [row for name in args.of for row in questions(name, args.n)]
-        lm = SKEExplicitLM(args.backend, "direct", store=args.store, pretrained=args.model, **typed)
+        lm = SKEExplicitLM(
+            args.backend, "direct", store=args.store, pretrained=args.model, **typed(args.model_args)
+        )
         compared = ways(args.sets, lm.pipeline)
         answers = answer(compared, items(rows, args.limit))
     except UserError as error:

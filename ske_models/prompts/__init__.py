@@ -95,6 +95,11 @@ def _validated(name: str, path: Path, content: Any, lines: Lines) -> PromptSet:
         )
     for key, source in content.items():
         _check_template(f"prompts={path}, line {lines[key,]}: `{key}`", key, source)
+    if not {"question"} & (variables(content["extract"]) | variables(content["reason_multiturn"])):
+        raise UserError(
+            f"prompts={path}: `extract` shows the question without its options ({{{{ stem }}}}); then "
+            "`reason_multiturn` must use {{ question }}, or nothing in the conversation shows them"
+        )
     if not content["given"].endswith("{{ question }}"):
         # A context may end in a cue ("Answer:") that the continuation must follow directly.
         raise UserError(f"prompts={path}: `given` must end with {{{{ question }}}}")

@@ -80,7 +80,11 @@ def test_a_given_start_of_the_answer_stays_its_start():
 def test_a_set_with_the_stem_shows_no_options_in_step_1_and_all_of_the_question_in_step_2(tmp_path):
     content = yaml.safe_load((prompts.FOLDER / "default.yaml").read_text())
     path = tmp_path / "stem.yaml"
-    path.write_text(yaml.safe_dump(content | {"extract": "{{ stem }}\n\nList facts."}))
+    path.write_text(
+        yaml.safe_dump(
+            content | {"extract": "{{ stem }}\n\nList facts.", "reason_multiturn": "{{ question }}!"}
+        )
+    )
     stem = prompts.load(str(path))
     question = Question((), "Which?\n(A) a\n\nEnd.", "Which?\n(A) a", "End.", stem="Which?")
     assert knowledge_messages(question, stem)[-1]["content"] == "Which?\n\nList facts."

@@ -1,0 +1,190 @@
+"""A task or group of lm-eval by several methods, with one load of the model, as far as the time goes.
+
+    python benchmarks/methods.py --model ORG/NAME --backend vllm --tasks ske_quick --out runs/quick \\
+           --ways default:direct default:cot notes:explicit:multiturn
+    python benchmarks/methods.py ... --ways notes:explicit:multiturn:shuffled notes:explicit:multiturn:empty
+    python -m ske_tasks.compare runs/quick/*
+
+A way is SET:METHOD[:LAYOUT[:KNOWLEDGE]] (KNOWLEDGE: shuffled, empty, or a JSONL file, of another model, too).
+They are all asked question by question, the tasks in turn, the questions of a task in a random order that is
+always the same. After `--minutes`, or Ctrl-C, what is complete is evaluated: the first N of that order that
+every way has answered in every task, through lm-eval's `simple_evaluate`, which finds all texts in the store.
+The same command continues. The folder of each way is what `lm_eval --output_path` leaves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+from lm_eval.api.instance import Instance
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.tasks import TaskManager
+
+from benchmarks.prompts import typed
+from benchmarks.together import Together
+from ske_models.controls import CONTROLS, EMPTY, SHUFFLED, EmptyKnowledge, with_donors
+from ske_models.errors import UserError
+from ske_models.knowledge import KnowledgeFile
+from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.pipeline import Pipeline, Scheduler
+from ske_models.prompts import load
+from ske_models.records import Item, Request, StepCounts
+
+
+class OutOfTimeError(Exception):
+    """The minutes are over."""
+
+
+class Collector(SKEExplicitLM):
+    """Takes lm-eval's requests and answers nothing."""
+
+    def __init__(self, lm: SKEExplicitLM) -> None:
+        self.__dict__.update(lm.__dict__)
+        self.seen: list[Instance] = []
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        self.seen += requests
+        return [""] * len(requests)
+
+
+class Timed(Together):
+    """Stops when the time is over; what is written by then is in the store."""
+
+    def __init__(self, schedulers: Sequence[Scheduler], until: float) -> None:
+        super().__init__(schedulers)
+        self.until = until
+
+    def _written(self, position: int, text: str) -> list[Request]:
+        new = super()._written(position, text)
+        if time.monotonic() > self.until:
+            raise OutOfTimeError
+        return new
+
+
+def way(spec: str, base: Pipeline) -> Pipeline:
+    """The pipeline of one of `--ways`. Raises UserError: no such set or file."""
+    name, method, layout, knowledge = [*spec.split(":", 3), "", "", ""][:4]
+    prompts = load(name)
+    source = None
+    if knowledge == EMPTY:
+        source = EmptyKnowledge()
+    elif knowledge and knowledge not in CONTROLS:
+        source = KnowledgeFile(Path(knowledge), base.store.fingerprint, prompts.hash, foreign=True)
+    limit = prompts.knowledge_tokens
+    return replace(
+        base,
+        method=method or "explicit",
+        layout="single" if layout == "single" else "multiturn",
+        prompts=prompts,
+        knowledge_settings=dict(base.knowledge_settings) | {"max_gen_toks": limit},
+        knowledge_limit=limit,
+        knowledge_file=source,
+        shuffled=knowledge == SHUFFLED,
+        counts={step: StepCounts() for step in base.counts},
+    )
+
+
+Places = dict[str, list[int]]  # of questions, by task
+
+
+def evaluate(lm: SKEExplicitLM, args: argparse.Namespace, places: Places | None = None) -> dict[str, Any]:
+    """lm-eval's results, with samples. places: only these questions."""
+    return lm_eval.simple_evaluate(
+        model=lm,
+        tasks=args.tasks,
+        limit=None if places else args.limit,
+        gen_kwargs={"max_gen_toks": args.max_answer} if args.max_answer else None,
+        samples=places,
+        task_manager=TaskManager(),
+        apply_chat_template=True,
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+
+
+def in_turn(lm: SKEExplicitLM, requests: Sequence[Instance]) -> list[tuple[int, Item]]:
+    """The questions, tasks in turn, each with its rank in the order of its task."""
+    by_task: dict[str, list[Item]] = {}
+    for request in requests:
+        by_task.setdefault(str(request.task_name), []).append(lm._item(request))
+    for items in by_task.values():
+        random.Random(0).shuffle(items)
+    rounds = zip_longest(*by_task.values())
+    return [(rank, item) for rank, row in enumerate(rounds) for item in row if item is not None]
+
+
+def answer(pipelines: Sequence[Pipeline], asked: list[tuple[int, Item]], minutes: float | None) -> int | None:
+    """Writes all that is missing. How many ranks are complete in every task, or None for all."""
+    items = [item for _, item in asked]
+    schedulers = []
+    for pipeline in pipelines:
+        given = with_donors(items) if pipeline.shuffled else items
+        schedulers.append(Scheduler(pipeline, given, pipeline.writes_knowledge, answers=True))
+    try:
+        Timed(schedulers, time.monotonic() + 60 * (minutes or 1e6)).run()
+    except (OutOfTimeError, KeyboardInterrupt):
+        missing = [asked[n][0] for one in schedulers for n, end in enumerate(one.ends) if end is None]
+        return min(missing, default=None)
+    return None
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="a checkpoint: folder or ORG/NAME")
+    parser.add_argument("--backend", default="hf")
+    parser.add_argument("--model-args", default="", help="more arguments of the backend: NAME=VALUE,...")
+    parser.add_argument("--tasks", nargs="+", required=True)
+    parser.add_argument("--ways", nargs="+", required=True, metavar="SET:METHOD[:LAYOUT[:KNOWLEDGE]]")
+    parser.add_argument(
+        "--max-answer", type=int, help="tokens of an answer, instead of the tasks' own limits"
+    )
+    parser.add_argument("--limit", type=int, help="only the first N questions of each task")
+    parser.add_argument("--minutes", type=float, help="evaluate what is complete by then")
+    parser.add_argument("--out", type=Path, required=True, help="folder; the store is in it, too")
+    args = parser.parse_args()
+    try:
+        store = str(args.out / "store.sqlite")
+        lm = SKEExplicitLM(args.backend, store=store, pretrained=args.model, **typed(args.model_args))
+        pipelines = [way(spec, lm.pipeline) for spec in args.ways]
+        collector = Collector(lm)
+        evaluate(collector, args)
+        asked = in_turn(lm, collector.seen)
+        complete = answer(pipelines, asked, args.minutes)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(f"complete: {'all' if complete is None else complete} questions of each task", flush=True)
+    if complete == 0:
+        sys.exit("nothing is complete in every way; give the same command again")
+    places: Places | None = None if complete is None else {}
+    for rank, item in asked:
+        if places is not None and complete is not None and rank < complete:
+            places.setdefault(item.origin.task_name, []).append(item.origin.doc_id)
+    for spec, pipeline in zip(args.ways, pipelines, strict=True):
+        lm.pipeline, lm.report = pipeline, {}
+        found = evaluate(lm, args, places)
+        samples = found.pop("samples")
+        folder = args.out / spec.replace(":", "_").replace("/", "_")
+        tracker = EvaluationTracker(output_path=str(folder))
+        tracker.general_config_tracker.model_name_sanitized = "model"
+        tracker.save_results_aggregated(results=found, samples=samples)
+        for task, lines in samples.items():
+            tracker.save_results_samples(task_name=task, samples=lines)
+        accuracy = {task: round(100 * result["acc,none"], 1) for task, result in found["results"].items()}
+        print(spec, json.dumps(accuracy), flush=True)
+
+
+if __name__ == "__main__":
+    main()
