@@ -103,7 +103,6 @@ class Dispatcher:
         self.ends = time.monotonic() + (servers.deadline or float("inf"))
         self.heard = time.monotonic()  # when a server last answered
         self.works = False  # whether a server has answered, now or in an earlier start
-        self.malformed = 0  # replies that held nothing
         self.busy: set[asyncio.Task] = set()  # workers whose call is under way
         self.stopping = False
         # by address without user and password: the headers that the address itself asks for
@@ -203,12 +202,11 @@ class Dispatcher:
             raise StopError(f"{url}: {stop}") from None
 
     def _count(self, url: str, call: Call, trouble: RetryableError) -> None:
-        """Notes a fault. Raises StopError if no more is to be sent, or the server speaks another protocol."""
+        """Notes a fault. Raises StopError if no more is to be sent."""
         self.faults[trouble.kind] += 1
-        self.malformed += trouble.kind == "malformed"
         call.failures += trouble.counts
-        if self.stopping or (not self.works and self.malformed > self.servers.max_retries):
-            raise StopError(f"{url}: {self.malformed} replies and none that can be read ({trouble})")
+        if self.stopping:
+            raise StopError(f"{url}: {trouble}")
 
     def _put(self, call: Call) -> None:
         """What has failed most goes to the end: if it is the cause of the trouble, the rest is done first."""
@@ -216,7 +214,11 @@ class Dispatcher:
         self.queue.put_nowait((rank, next(self.number), call))
 
     async def _wait_for(self, url: str, trouble: RetryableError) -> None:
-        """Until the server answers again. Raises StopError after `max_wait` s without any server's answer."""
+        """Until the server answers again.
+
+        Raises StopError after `max_wait` s without any server's answer, or where replies come, but never one
+        that can be read: something else than a model answers there.
+        """
         began, told, longest = time.monotonic(), False, self.servers.max_wait
 
         def tell(seconds: float) -> float:
@@ -228,11 +230,13 @@ class Dispatcher:
 
         def pause(state: tenacity.RetryCallState) -> float:
             nonlocal trouble
-            failed = state.outcome.exception() if state.outcome else None
-            trouble = failed if isinstance(failed, RetryableError) else trouble
+            trouble = _fault(state)
             return tell(min(trouble.wait or self.backoff(state), longest))
 
-        def silent(_: tenacity.RetryCallState) -> bool:
+        def silent(state: tenacity.RetryCallState) -> bool:
+            tries, useless = state.attempt_number, not self.works and _fault(state).kind == "malformed"
+            if useless and tries > self.servers.max_retries:
+                raise StopError(f"{url}: {tries} replies, none of which can be read ({_fault(state)})")
             return time.monotonic() - max(began, self.heard) >= longest
 
         trying = tenacity.AsyncRetrying(
@@ -307,6 +311,13 @@ class Dispatcher:
         except (aiohttp.ClientError, ConnectionError) as error:
             reason = f"connection lost ({type(error).__name__})"
             raise RetryableError("connection", reason, charged=True) from None
+
+
+def _fault(state: tenacity.RetryCallState) -> RetryableError:
+    """Why another try is needed; nothing else has one."""
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, RetryableError)
+    return error
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -88,11 +88,14 @@ class Served(TemplateAPI, Continuous):
     def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
         """A `Completion` for each request, in order. Raises UserError if the servers do not answer."""
         calls = self._generations(requests)
+        questions = [request.question for request in requests]
         place = {call: index for index, call in enumerate(calls)}
         filtered: list[str] = []
 
         def answered(call: Call) -> list[Call]:
-            new = self._generations(done(place[call], call.answer))
+            following = done(place[call], call.answer)
+            questions.extend(request.question for request in following)
+            new = self._generations(following)
             place.update(zip(new, range(len(calls), len(calls) + len(new)), strict=True))
             calls.extend(new)
             return new
@@ -100,7 +103,7 @@ class Served(TemplateAPI, Continuous):
         def failed(call: Call, error: RetryableError | RejectedError) -> list[Call]:
             if not (isinstance(error, RejectedError) and error.filtered):
                 give_up(call, error)
-            filtered.append(_asked(call))
+            filtered.append(" ".join(questions[place[call]].split())[:80])
             call.answer = Completion("")
             call.answer.filtered = True
             call.answer.tokens, call.answer.truncated = 0, False
@@ -115,7 +118,7 @@ class Served(TemplateAPI, Continuous):
         if filtered:
             say(
                 f"{len(filtered)} of {len(calls)} prompts were stopped by the server's content filter; their "
-                f"texts are empty. The first ends with: {filtered[0]!r}"
+                f"texts are empty. The first is of the question: {filtered[0]}"
             )
         return [call.answer for call in calls]
 
@@ -298,13 +301,6 @@ def _cut(text: str, stop: list[str]) -> str:
     written = reply_of(text)
     thought = text.removesuffix(written) if written else text
     return thought + postprocess_generated_text(written, stop, None)
-
-
-def _asked(call: Call) -> str:
-    """The end of a call's prompt, by which a reader finds it."""
-    prompt = call.payload.get("messages") or call.payload.get("prompt")
-    text = prompt[-1].get("content") if isinstance(prompt, list) and isinstance(prompt[-1], dict) else prompt
-    return " ".join(str(text).split())[-80:]
 
 
 def _run(asking: Coroutine[Any, Any, None]) -> None:
