@@ -49,6 +49,8 @@ def parse_jsonl(text: str, path: Path) -> list[Row]:
             continue
         try:
             row = json.loads(line)
+            if "\\u" in line:  # the only way in which a line of a file can say half of a surrogate pair
+                row = json.loads(encodable(json.dumps(row, ensure_ascii=False)))
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{path}, line {number}: not JSON ({error}); mend it, or delete the file to make it again"

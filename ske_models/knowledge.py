@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ske_models.errors import UserError
+from ske_models.files import encodable
 from ske_models.fingerprint import digest
 from ske_models.reply import DEFAULT, Marks, marks_of, reply_of
 
@@ -122,6 +123,7 @@ class KnowledgeFile:
             ) from error
         if not (isinstance(question, str) and isinstance(text, str)):
             raise UserError(f"{where}: `question` and `knowledge` must be text")
+        question, text = encodable(question), encodable(text)
         for name, mine in run.items():
             if not self.foreign and record.get(name, mine) != mine:
                 raise UserError(

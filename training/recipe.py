@@ -29,7 +29,7 @@ from training.domain import JudgeSettings, Source
 from training.paths import file_at
 from training.recipe_errors import explain
 from training.recipe_parts import Arguments, by_tag
-from training.strict import AtLeastOne, Count, Name, Positive, Seed, Strict, TaskName, Temperature
+from training.strict import Address, AtLeastOne, Count, Name, Positive, Seed, Strict, TaskName, Temperature
 
 FOLDER = Path(__file__).parent / "recipes"
 BENCHMARKS = ("mmlu", "agieval", "arc_e", "arc_c", "bbh", "nq")
@@ -113,7 +113,7 @@ class Generation(Strict):
 
     backend: str = "hf"
     args: Arguments = {}  # of the backend, as in --model_args; without `pretrained`
-    endpoints: list[str] = []  # base URLs of servers of the same model; work is shared among them
+    endpoints: list[Address] = []  # base URLs of servers of the same model; work is shared among them
     samples: AtLeastOne = 1  # texts per question
     temperature: Temperature = 0.0
     max_reasoning_tokens: AtLeastOne = 1_024
@@ -128,7 +128,7 @@ class OpenAIJudge(JudgeSettings):
 
     kind: Literal["openai"]
     model: str
-    base_url: str = "https://api.openai.com/v1"
+    base_url: Address = "https://api.openai.com/v1"
     key_env: str = "OPENAI_API_KEY"
     concurrency: AtLeastOne = 16
     timeout_s: Seconds = 120.0  # of one call

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from ske_models.engines.servers import checked
+from ske_models.errors import UserError
 
 MANY = 10**9  # no count of this project is larger; what is, is a slip of the keyboard
 
@@ -21,6 +24,16 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000, pattern=
 # 255 bytes with what is added to it.
 Name = Annotated[str, StringConstraints(max_length=60, pattern=r"^\w[\w .+-]*$")]
 TaskName = Annotated[str, StringConstraints(max_length=200, pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_ .:+-]*$")]
+
+
+def _address(url: str) -> str:
+    try:
+        return checked("server", url)
+    except UserError:
+        raise ValueError("no server's address; write one as in http://localhost:8000/v1") from None
+
+
+Address = Annotated[str, AfterValidator(_address)]
 
 
 class Strict(BaseModel):

@@ -27,6 +27,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from ske_models import embedded
 from ske_models.errors import UserError, at_least_one, one_of
+from ske_models.files import encodable
 from ske_models.fingerprint import fingerprint
 from ske_models.lm_eval.engine import LMEvalEngine, backend_class, instance, load
 from ske_models.lm_eval.results import added_up, write_lines
@@ -200,8 +201,9 @@ class SKEExplicitLM(LM):
         """A `ChatStr` (or, for chat-completions backends, lm-eval's `JsonChatStr`, which is the turns)."""
         if self.inner.chat_template(True) is None:
             raise UserError("the model has no chat template; leave out --apply_chat_template")
-        prompt = self.inner.apply_chat_template(chat_history, add_generation_prompt=add_generation_prompt)
-        return ChatStr(prompt, list(chat_history)) if isinstance(prompt, str) else prompt
+        turns = [turn | {"content": encodable(turn["content"])} for turn in chat_history]
+        prompt = self.inner.apply_chat_template(turns, add_generation_prompt=add_generation_prompt)
+        return ChatStr(prompt, turns) if isinstance(prompt, str) else prompt
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         return self.inner.chat_template(chat_template)
