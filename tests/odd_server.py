@@ -46,14 +46,14 @@ def without(reply: dict[str, Any], *names: str, **others: Any) -> dict[str, Any]
     return reply | {"choices": [choice]}
 
 
-Answer = tuple[int, Any]  # status; JSON, or bytes as they are, or pieces of bytes without a length
+Sent = tuple[int, Any]  # status; JSON, or bytes as they are, or pieces of bytes without a length
 
 
 @dataclass
 class OddServer:
     """A server on loopback, in `with`. `behaviour` says what each request gets."""
 
-    behaviour: Callable[[Asked], Answer]
+    behaviour: Callable[[Asked], Sent]
     asked: list[Asked] = field(default_factory=list)
     sent: int = 0  # bytes of a body in pieces
     _lock: threading.Lock = field(default_factory=threading.Lock)

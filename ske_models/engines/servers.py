@@ -73,7 +73,7 @@ def checked(name: str, url: str) -> str:
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         good = False
-    if not good or not url.isprintable():
+    if not good or " " in url.strip() or not url.isprintable():
         shown = masked(url, ())[:200]
         raise UserError(f"{name}: {shown!r} is no address; write one as in http://localhost:8000/v1")
     return url.strip()

@@ -1,4 +1,4 @@
-"""Replies as real servers were seen to give them, over real HTTP: what is read, what is tried again, what ends.
+"""Replies as real servers were seen to give them, over real HTTP: what is read, tried again, and final.
 
 A reply without a message is a failed call, never an empty text; what one prompt's filter stops is counted.
 """
@@ -15,11 +15,12 @@ import lm_eval
 import pytest
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
-from odd_server import USAGE, Answer, Asked, OddServer, completion, without
+from odd_server import USAGE, Asked, OddServer, Sent, completion, without
 
 from ske_models.engines import http
 from ske_models.errors import UserError
 from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.records import Answer
 from ske_models.reply import reply_of
 
 TASKS = Path(__file__).parents[1] / "tasks"
@@ -34,14 +35,9 @@ def key(monkeypatch):
 
 
 def model(server: OddServer, **args: Any) -> SKEExplicitLM:
-    given = {
-        "method": "direct",
-        "store": "none",
-        "base_url": server.base_url,
-        "max_retries": 3,
-        "max_wait": 5,
-    }
-    return SKEExplicitLM(backend="local-chat-completions", model="m", **(given | args))
+    given: dict[str, Any] = {"method": "direct", "store": "none", "base_url": server.base_url}
+    given |= {"max_retries": 3, "max_wait": 5, **args}
+    return SKEExplicitLM(backend="local-chat-completions", model="m", **given)
 
 
 def ask(lm: SKEExplicitLM, *questions: str, until: tuple[str, ...] = ()) -> list[str]:
@@ -65,7 +61,7 @@ def counts(lm: SKEExplicitLM, step: str = "answer") -> dict[str, int]:
     return {name: n for name, n in lm.get_model_info()["ske"]["steps"][step].items() if n}
 
 
-def always(reply: Any, status: int = 200) -> Callable[[Asked], Answer]:
+def always(reply: Any, status: int = 200) -> Callable[[Asked], Sent]:
     return lambda asked: (status, reply)
 
 
@@ -75,11 +71,16 @@ def always(reply: Any, status: int = 200) -> Callable[[Asked], Answer]:
 @pytest.mark.parametrize(
     ("reply", "text"),
     [
-        (completion([{"type": "text", "text": "The answer "}, {"type": "text", "text": "is 4."}]), "The answer is 4."),
+        (completion([{"type": "text", "text": "It "}, {"type": "text", "text": "is 4."}]), "It is 4."),
         (completion([{"type": "output_text", "text": "4"}]), "4"),
         (completion([]), ""),
         (
-            completion([{"type": "thinking", "thinking": [{"type": "text", "text": THOUGHT}]}, {"type": "text", "text": "4"}]),
+            completion(
+                [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": THOUGHT}]},
+                    {"type": "text", "text": "4"},
+                ]
+            ),
             f"<think>\n{THOUGHT}\n</think>\n\n4",
         ),
         (completion("4", reasoning_content=THOUGHT), f"<think>\n{THOUGHT}\n</think>\n\n4"),
@@ -87,7 +88,7 @@ def always(reply: Any, status: int = 200) -> Callable[[Asked], Answer]:
         (completion("4", reasoning_content=None), "4"),
         (completion(None, "length", reasoning_content=THOUGHT), f"<think>\n{THOUGHT}"),
         (completion(None, reasoning_content=THOUGHT), f"<think>\n{THOUGHT}\n</think>\n\n"),
-        (without(GOOD, message={"reasoning_content": THOUGHT}, finish_reason="length"), f"<think>\n{THOUGHT}"),
+        (without(GOOD, message={"reasoning": THOUGHT}, finish_reason="length"), f"<think>\n{THOUGHT}"),
         (completion("<think>\nSix?</think>4", reasoning_content=THOUGHT), "<think>\nSix?</think>4"),
         (completion(None), ""),
         (completion("", "length"), ""),
@@ -98,14 +99,14 @@ def always(reply: Any, status: int = 200) -> Callable[[Asked], Answer]:
         (without(completion("4"), "finish_reason"), "4"),
         (without(completion("4"), finish_reason=7), "4"),
         ({"choices": [{"message": {"content": "4"}}]}, "4"),
-        ({"choices": [{"index": 1, "message": {"content": "5"}}, {"index": 0, "message": {"content": "4"}}]}, "4"),
+        ({"choices": [{"message": {"content": "5"}}, GOOD["choices"][0]]}, "It has four. The answer is 4."),
         (completion("4") | {"error": None}, "4"),
         (completion("4 \ud83d"), "4 \ufffd"),
         (completion("4 \ud83d\ude00"), "4 \U0001f600"),
         (completion("4", reasoning_content="\udc00"), "<think>\n\ufffd\n</think>\n\n4"),
         (completion("a\u2028b\x85c\x0cd"), "a\u2028b\x85c\x0cd"),
     ],
-)  # fmt: skip
+)
 def test_a_reply_with_a_message_is_read(tmp_path, reply, text):
     store = tmp_path / "store.sqlite"
     with OddServer(always(reply)) as server:
@@ -119,14 +120,22 @@ def test_a_reply_with_a_message_is_read(tmp_path, reply, text):
 @pytest.mark.parametrize(
     "usage",
     [
-        None, {}, [], "many", 7,
+        None,
+        {},
+        [],
+        "many",
+        7,
         {"prompt_tokens": None, "completion_tokens": None, "total_tokens": 0},
-        {"prompt_tokens": 1.5, "completion_tokens": 2.0}, {"prompt_tokens": "100", "completion_tokens": "ten"},
-        {"input_tokens": 5, "output_tokens": 5}, {"prompt_tokens": 10**30, "completion_tokens": 10**30},
-        {"prompt_tokens": -5, "completion_tokens": -1}, {"prompt_tokens": True, "completion_tokens": False},
-        USAGE | {"prompt_tokens_details": "none"}, USAGE | {"prompt_tokens_details": {"cached_tokens": "x"}},
+        {"prompt_tokens": 1.5, "completion_tokens": 2.0},
+        {"prompt_tokens": "100", "completion_tokens": "ten"},
+        {"input_tokens": 5, "output_tokens": 5},
+        {"prompt_tokens": 10**30, "completion_tokens": 10**30},
+        {"prompt_tokens": -5, "completion_tokens": -1},
+        {"prompt_tokens": True, "completion_tokens": False},
+        USAGE | {"prompt_tokens_details": "none"},
+        USAGE | {"prompt_tokens_details": {"cached_tokens": "x"}},
     ],
-)  # fmt: skip
+)
 def test_odd_usage_means_unknown(usage):
     with OddServer(always(completion("4", usage=usage))) as server:
         lm = model(server)
@@ -157,14 +166,38 @@ def test_a_thought_is_no_knowledge():
 
 
 NOTHING = [
-    without(GOOD, message=None), without(GOOD, message="4"), without(GOOD, message={}), without(GOOD, "message"),
-    completion(4), completion({"text": "4"}), completion(["4"]), completion([{"type": "text"}]),
-    completion([{"type": "image_url", "image_url": {"url": "x"}}]), without(GOOD, finish_reason="error"),
-    {"choices": []}, {"choices": None}, {"choices": {}}, {"choices": ["4"]}, {"choices": [None]}, {"id": "1"},
-    {}, [], [GOOD], "4", 4, None, {"error": "overloaded"}, {"error": {"message": "no", "code": "what"}},
+    without(GOOD, message=None),
+    without(GOOD, message="4"),
+    without(GOOD, message={}),
+    without(GOOD, "message"),
+    completion(4),
+    completion({"text": "4"}),
+    completion(["4"]),
+    completion([{"type": "text"}]),
+    completion([{"type": "image_url", "image_url": {"url": "x"}}]),
+    without(GOOD, finish_reason="error"),
+    {"choices": []},
+    {"choices": None},
+    {"choices": {}},
+    {"choices": ["4"]},
+    {"choices": [None]},
+    {"id": "1"},
+    {},
+    [],
+    [GOOD],
+    "4",
+    4,
+    None,
+    {"error": "overloaded"},
+    {"error": {"message": "no", "code": "what"}},
     {"error": {"message": "overloaded", "code": 503}},
-    b"", b"<html>Welcome</html>", b'{"choices": [{"mess', b"\xff\xfe", b"[" * 200_000, b"1" * 10_000,
-]  # fmt: skip
+    b"",
+    b"<html>Welcome</html>",
+    b'{"choices": [{"mess',
+    b"\xff\xfe",
+    b"[" * 200_000,
+    b"1" * 10_000,
+]
 
 
 @pytest.mark.parametrize("reply", NOTHING, ids=lambda reply: str(reply)[:40])
@@ -196,9 +229,9 @@ def test_a_reply_too_large_for_memory_is_not_read(monkeypatch):
     with OddServer(lambda asked: (200, gigabyte if asked.nth == 1 else GOOD)) as server:
         assert ask(model(server), "How many?") == ["It has four. The answer is 4."]
         assert server.sent < 64 * 2**20
-    with OddServer(always(b'"' + b"x" * 2**21 + b'"')) as server:
-        with pytest.raises(UserError, match="a reply of more than 1 MB"):
-            ask(model(server, max_retries=0), "How many?")
+    whole = always(b'"' + b"x" * 2**21 + b'"')
+    with OddServer(whole) as server, pytest.raises(UserError, match="a reply of more than 1 MB"):
+        ask(model(server, max_retries=0), "How many?")
 
 
 # One prompt that a filter stops
@@ -237,7 +270,7 @@ GOOD_TEXT = "It has four. The answer is 4."
 def test_filtered_prompts_in_both_steps_of_a_whole_evaluation(tmp_path):
     """Knowledge of one item, and the answer of another: lm-eval's table has all twelve."""
 
-    def behaviour(asked: Asked) -> Answer:
+    def behaviour(asked: Asked) -> Sent:
         first = "Write down the knowledge" in asked.prompt
         stopped = "an owl" if first else "a cat"
         return FILTERED[0] if f"has {stopped}?" in asked.prompt.replace("a owl", "an owl") else (200, GOOD)
@@ -261,10 +294,10 @@ def test_filtered_prompts_in_both_steps_of_a_whole_evaluation(tmp_path):
 # Parameters that some models do not take
 
 
-def refuses(**refused: str) -> Callable[[Asked], Answer]:
+def refuses(**refused: str) -> Callable[[Asked], Sent]:
     """A server that takes none of some parameters, and says so in its words."""
 
-    def behaviour(asked: Asked) -> Answer:
+    def behaviour(asked: Asked) -> Sent:
         for name, words in refused.items():
             if name in asked.body:
                 return 400, {"error": {"message": words, "type": "invalid_request_error"}}
@@ -276,8 +309,8 @@ def refuses(**refused: str) -> Callable[[Asked], Answer]:
 O1 = {
     "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. "
     "Use 'max_completion_tokens' instead.",
-    "temperature": "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) "
-    "value is supported.",
+    "temperature": "Unsupported value: 'temperature' does not support 0 with this model. Only the default "
+    "(1) value is supported.",
     "stop": "Unsupported parameter: 'stop' is not supported with this model.",
 }
 
@@ -304,11 +337,10 @@ def test_what_a_model_does_not_take_is_left_out_from_then_on(refused, given, cap
 
 def test_another_400_ends_the_run_at_once():
     long = "This model's maximum context length is 200 tokens. However, you requested 512 output tokens"
-    with OddServer(always({"error": {"message": long, "code": 400}}, 400)) as server:
-        with pytest.raises(
-            UserError, match=r"refuses, status 400: This model's maximum .*lower the token limits"
-        ):
-            ask(model(server, num_concurrent=1), *"abc")
+    refused = always({"error": {"message": long, "code": 400}}, 400)
+    said = r"refuses, status 400: This model's maximum .*lower the token limits"
+    with OddServer(refused) as server, pytest.raises(UserError, match=said):
+        ask(model(server, num_concurrent=1), *"abc")
     assert len(server.asked) == 1
 
 
@@ -318,15 +350,19 @@ def test_another_400_ends_the_run_at_once():
 @pytest.mark.parametrize(
     "said",
     [
-        f"Incorrect API key provided: {KEY}.", f"Incorrect API key provided: {KEY[:6]}***{KEY[-4:]}.",
-        f"Bearer {KEY}", f"key {KEY[8:20]}...", json.dumps({"key": KEY}), f"a{KEY}b{KEY}",
+        f"Incorrect API key provided: {KEY}.",
+        f"Incorrect API key provided: {KEY[:6]}***{KEY[-4:]}.",
+        f"Bearer {KEY}",
+        f"key {KEY[8:20]}...",
+        json.dumps({"key": KEY}),
+        f"a{KEY}b{KEY}",
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("status", [200, 400, 401, 500])
 def test_no_part_of_a_key_that_a_server_repeats_is_shown(said, status, capfd):
-    with OddServer(always({"error": {"message": said, "code": 401}}, status)) as server:
-        with pytest.raises(UserError) as error:
-            ask(model(server, max_retries=0), "How many?")
+    refused = always({"error": {"message": said, "code": 401}}, status)
+    with OddServer(refused) as server, pytest.raises(UserError) as error:
+        ask(model(server, max_retries=0), "How many?")
     shown = str(error.value) + capfd.readouterr().err
     assert "<key>" in shown
     assert not [KEY[at : at + 4] for at in range(len(KEY) - 3) if KEY[at : at + 4] in shown]
@@ -337,20 +373,21 @@ def test_user_and_password_of_an_address_are_sent_and_not_shown(capfd):
         lm = model(server, base_url=f"http://me:p%40ssword@{server.address}/v1")
         assert ask(lm, "How many?") == [GOOD_TEXT]
     assert server.asked[0].headers["Authorization"] == "Basic bWU6cEBzc3dvcmQ="
-    with OddServer(always({"detail": "not for me:p@ssword, bWU6cEBzc3dvcmQ="}, 403)) as server:
-        with pytest.raises(UserError, match="refuses, status 403") as error:
-            ask(model(server, base_url=f"http://me:p%40ssword@{server.address}/v1"), "How many?")
+    refused = always({"detail": "not for me:p@ssword, bWU6cEBzc3dvcmQ="}, 403)
+    with OddServer(refused) as server, pytest.raises(UserError, match="refuses, status 403") as error:
+        ask(model(server, base_url=f"http://me:p%40ssword@{server.address}/v1"), "How many?")
     shown = str(error.value) + capfd.readouterr().err
     assert not [secret for secret in ("ssword", "bWU6") if secret in shown]
 
 
 def test_what_a_header_holds_is_not_shown(capfd):
     header = {"X-Key": "hunter2hunter2", "Authorization": "Bearer other-key"}
-    with OddServer(
-        lambda asked: (401, {"error": f"{asked.headers['X-Key']} {asked.headers['Authorization']}"})
-    ) as server:
-        with pytest.raises(UserError, match="status 401") as error:
-            ask(model(server, header=header), "How many?")
+
+    def refused(asked: Asked) -> Sent:
+        return 401, {"error": f"{asked.headers['X-Key']} {asked.headers['Authorization']}"}
+
+    with OddServer(refused) as server, pytest.raises(UserError, match="status 401") as error:
+        ask(model(server, header=header), "How many?")
     shown = str(error.value) + capfd.readouterr().err
     assert not [secret for secret in ("hunter2", "other-key") if secret in shown]
 
@@ -365,6 +402,7 @@ def test_half_of_a_surrogate_pair_does_not_end_a_run(tmp_path):
             lm = model(server, store=str(store), method="explicit")
             [answer] = ask(lm, "Is \ud83d a bee?")
             assert answer.endswith("\ufffd.")
+            assert isinstance(answer, Answer)
             (answer + str(answer.trace)).encode()
     assert len(server.asked) == 2, "the second run has both texts from the store"
 

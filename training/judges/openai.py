@@ -30,6 +30,7 @@ from ske_models.store import step_key
 from training.judges.ledger import Bill, Ledger
 from training.judges.verdict import AGAIN, Verdict, read_verdict
 from training.recipe import OpenAIJudge
+from training.secret import revealed
 
 IN_A_ROW = 50  # so many texts failed one after the other: the endpoint does not work
 FRAME = 64  # tokens around a prompt, at most: the roles and control tokens of a chat template
@@ -46,7 +47,7 @@ def ask(
     all, deadline or spending cap reached; what was answered is in `book`, and the same call goes on.
     """
     servers = Servers(
-        [address(judge.base_url)],
+        [address(revealed(judge.base_url))],
         judge.concurrency,
         judge.timeout_s,
         judge.max_retries,
@@ -79,7 +80,7 @@ def key(judge: OpenAIJudge) -> str:
     Raises UserError if it is missing, or cannot be a key.
     """
     value = os.environ.get(judge.key_env, "").strip()
-    url = checked("judge.base_url", judge.base_url)
+    url = checked("judge.base_url", revealed(judge.base_url))
     if not value and (split(url)[1] or _is_loopback(urlsplit(url).hostname or "")):
         return "none"
     if not value:
