@@ -5,16 +5,18 @@
 
 Our tasks log it per sample (`doc.ske.checks`), and count it beside `unanswered`; the counts of a run are
 printed by `python -m ske_tasks.knowledge_table OUT`. An answer is what our own extraction finds
-(ske_tasks/answers), where it is stated in so many words: a list of facts about the options answers nothing.
+(ske_tasks/answers), where it is stated in so many words, or the only option that is in the text word for word:
+a list of facts about several options answers nothing. Of open questions a right answer is found wherever it
+is named; a wrong one only where it is said to be the answer.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ske_tasks.answers.extract import extract, is_right
+from ske_tasks.answers.extract import extract, is_right, normalise_open
 from ske_tasks.answers.option_text import compared
 from ske_tasks.answers.statements import clean, plain, statements
 from ske_tasks.six.rows import options_of
@@ -45,7 +47,7 @@ def check(knowledge: str, row: Mapping[str, Any], cut: bool | None = None) -> di
     return {
         "answer": answer,
         "right": is_right(answer, row),
-        "restated": restated(knowledge, row["options"]) if row["letters"] else 0,
+        "restated": len(restated(knowledge, options_of(row))) if row["letters"] else 0,
         "repeated": round(repeated(knowledge), 3),
         "cut": cut,
         "empty": not knowledge.strip(),
@@ -67,21 +69,31 @@ def flags(found: Mapping[str, Any]) -> dict[str, int]:
 def stated_answer(knowledge: str, row: Mapping[str, Any]) -> str | None:
     """The answer that a text states, by our extraction; None for one that only lists facts.
 
-    A choice may be stated in any way that is read in an answer. Of other kinds the last number or line would
-    be taken, as an answer has one; here only what follows a statement ("The answer is") is.
+    A choice may be stated in any way that is read in an answer, or by naming one option and no other ("The
+    term is congenital"). Of other kinds the last number or line would be taken, as an answer has one; here
+    only what follows a statement ("The answer is") is, and of open questions an alias of the right answer.
     """
-    if row["kind"] not in ("choice", "multi_choice") and not statements(clean(knowledge)):
-        return None
-    return extract(knowledge, row["kind"], options_of(row)) or None
+    choice = row["kind"] in ("choice", "multi_choice")
+    if choice or statements(clean(knowledge)):
+        stated = extract(knowledge, row["kind"], options_of(row))
+        if stated:
+            return stated
+    named = restated(knowledge, options_of(row)) if choice else []
+    if row["kind"] == "open":
+        text = f" {normalise_open(knowledge)} "
+        named = [alias for alias in row["gold"] if f" {normalise_open(alias)} " in text][:1]
+    return named[0] if len(named) == 1 else None
 
 
-def restated(knowledge: str, options: Sequence[str]) -> int:
-    """How many options are in the text word for word (case and punctuation at their ends do not count)."""
+def restated(knowledge: str, options: Mapping[str, str]) -> list[str]:
+    """The letters of the options that are in the text word for word (case and outer punctuation aside)."""
     text = plain(knowledge)
-    return sum(
-        bool(option) and bool(re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text))
-        for option in map(compared, options)
-    )
+    texts = {letter: compared(option) for letter, option in options.items()}
+    return [
+        letter
+        for letter, option in texts.items()
+        if option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text)
+    ]
 
 
 def repeated(text: str) -> float:
