@@ -5,7 +5,7 @@
 
 Our tasks log it per sample (`doc.ske.checks`), and count it beside `unanswered`; the counts of a run are
 printed by `python -m ske_tasks.knowledge_table OUT`. An answer is what our own extraction finds
-(ske_tasks/answers), where it is stated in so many words, or the only option that is in the text word for word:
+(ske_tasks/answers), where it is stated in so many words, or the only option that the text has word for word:
 a list of facts about several options answers nothing. Of open questions a right answer is found wherever it
 is named; a wrong one only where it is said to be the answer.
 """
