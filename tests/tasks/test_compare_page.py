@@ -51,7 +51,8 @@ def browser(tmp_path):
     driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None
     try:
-        port = next(line for line in driver.stdout if "successfully on port" in line).rsplit(" ", 1)[1].strip(" .\n")
+        started = next(line for line in driver.stdout if "successfully on port" in line)
+        port = started.rsplit(" ", 1)[1].strip(" .\n")
         found = Browser(port, tmp_path / "profile")
         yield found
         found.send("", method="DELETE")
