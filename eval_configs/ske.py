@@ -53,10 +53,10 @@ with read_base():
 
     from .tinyworld import tinyworld_datasets
 
-# In a config mmengine turns imports into names that it resolves later; this one is called now. It checks that
-# models, backend and data are there, and ends with one line if not.
-asked = __import__("ske_models.opencompass.config", fromlist=["asked"]).asked()
-if asked.embedded:
+# In a config mmengine turns imports into names that it resolves later; this one is called now. It checks all
+# variables and that models, backend and data are available, and ends with one line if not.
+run = __import__("ske_models.opencompass.config", fromlist=["requested"]).requested()
+if run.embedded:
     __import__("ske_tasks.world.opencompass", fromlist=["require_its_model"]).require_its_model()
 
 # Data ----------------------------------------------------------------------------------------------
@@ -66,22 +66,22 @@ datasets = {
     "tinyworld": tinyworld_datasets,
     "zero-shot": mmlu_0shot + six + bbh_0shot + nq_open[:1],  # the first of four: without examples
     "2024": mmlu_5shot + six + bbh_3shot + nq_dpr,
-}[asked.datasets]
-if asked.slice:
-    datasets = [dict(d, reader_cfg=dict(d["reader_cfg"], test_range=asked.slice)) for d in datasets]
+}[run.datasets]
+if run.slice:
+    datasets = [dict(d, reader_cfg=dict(d["reader_cfg"], test_range=run.slice)) for d in datasets]
 
 # Models --------------------------------------------------------------------------------------------
 
-hf = dict(batch_size=64 if asked.embedded else 16)
-vllm = dict(model_kwargs=dict(tensor_parallel_size=max(asked.num_gpus, 1)))
+hf = dict(batch_size=64 if run.embedded else 16)
+vllm = dict(model_kwargs=dict(tensor_parallel_size=max(run.num_gpus, 1)))
 llm = {
     "hf": dict(hf, type=HuggingFacewithChatTemplate),
     "hf-base": dict(hf, type=HuggingFaceBaseModel),
     "vllm": dict(vllm, type=VLLMwithChatTemplate),
     "vllm-base": dict(vllm, type=VLLM),
     "api": dict(type=OpenAISDK, query_per_second=100, retry=5, max_workers=64),
-}[asked.backend]
-if asked.embedded and asked.backend == "hf":
+}[run.backend]
+if run.embedded and run.backend == "hf":
     llm["model_kwargs"] = dict(torch_dtype="float32")
 
 models = [
@@ -89,17 +89,19 @@ models = [
         type=SKEExplicit,
         abbr=f"{name}-{method}",
         method=method,
-        prompts=asked.prompts,
-        layout=asked.layout,
-        ending="" if asked.embedded else 'End with "The answer is X." where X is your answer.',
-        store=f"{asked.store}/{name}-{method}.sqlite" if asked.store else "default",
-        max_reasoning_toks=96 if asked.embedded else 1024,
+        prompts=run.prompts,
+        layout=run.layout,
+        ending="" if run.embedded else 'End with "The answer is X." where X is your answer.',
+        store=f"{run.store}/{name}-{method}.sqlite"
+        if run.store not in ("", "none")
+        else run.store or "default",
+        max_reasoning_toks=96 if run.embedded else 1024,
         batch_size=1024,  # how many questions go through the steps at once
         llm=dict(llm, path=path),
-        run_cfg=dict(num_gpus=asked.num_gpus),
+        run_cfg=dict(num_gpus=run.num_gpus),
     )
-    for name, path in asked.checkpoints.items()
-    for method in asked.methods
+    for name, path in run.checkpoints.items()
+    for method in run.methods
 ]
 # OpenCompass reads the first line, or the first letter, of an answer; a reasoning before it must go.
 for model in models:
@@ -111,20 +113,20 @@ for model in models:
 partitioner = dict(type=NaivePartitioner, n=1000)
 runner = dict(
     # -p PARTITION alone: through Slurm, a job a model entry, --max-num-workers of them at once
-    type=SlurmRunner if asked.command_line.partition else Local,
-    max_num_workers=asked.command_line.max_num_workers,
+    type=SlurmRunner if run.command_line.partition else Local,
+    max_num_workers=run.command_line.max_num_workers,
 )
 infer = dict(partitioner=partitioner, runner=dict(runner, task=dict(type=InferTask)))
 eval = dict(partitioner=partitioner, runner=dict(runner, task=dict(type=EvalTask)))
-if asked.command_line.mode == "infer" and not asked.command_line.partition:
+if run.command_line.mode == "infer" and not run.command_line.partition:
     infer["runner"]["check"] = True
-if asked.command_line.slurm:
+if run.command_line.slurm:
     # OpenCompass then brings a partitioner of its own for `infer`: as many tasks a model as --max-num-workers
     infer["partitioner"] = dict(num_split=1)
 
 # Tables --------------------------------------------------------------------------------------------
 
-nq = "nq" if asked.datasets == "2024" else "nq_open_0shot"
+nq = "nq" if run.datasets == "2024" else "nq_open_0shot"
 rows = [
     ["mmlu", "naive_average"],
     ["agieval", "naive_average"],
@@ -145,9 +147,9 @@ summarizer = dict(
     dataset_abbrs=[*rows, ["average", "naive_average"]],
     compact=["average", "naive_average"],
 )
-if asked.datasets == "tinyworld":
+if run.datasets == "tinyworld":
     summarizer["dataset_abbrs"] = [["tinyworld", metric] for metric in (*kinds, "accuracy", "unanswered")]
     summarizer["compact"] = ["tinyworld", "accuracy"]
 
 work_dir = "outputs/ske"
-del asked, model, llm, hf, vllm, six, rows, kinds, nq, partitioner, runner
+del run, model, llm, hf, vllm, six, rows, kinds, nq, partitioner, runner

@@ -306,10 +306,10 @@ def test_the_conclusion_of_a_reasoning():
 @pytest.mark.parametrize(
     ("env", "line"),
     [
-        ({"SKE_MODEL": "x"}, "SKE_MODEL: no such variable; there are SKE_RUN"),
+        ({"SKE_MODEL": "x"}, "SKE_MODEL: no such variable; these are known: SKE_RUN"),
         ({"SKE_BACKEND": "tgi"}, "SKE_BACKEND=tgi: unknown; one of: hf, hf-base, vllm"),
         ({"SKE_METHODS": "direct,magic"}, "SKE_METHODS=magic: unknown"),
-        ({"SKE_DATASETS": "zero-shot"}, "the embedded model knows only TinyWorld"),
+        ({"SKE_DATASETS": "zero-shot"}, "the embedded model answers TinyWorld"),
         ({"SKE_MODELS": "/a", "SKE_RUN": "/b"}, "both set"),
         ({"SKE_RUN": "/nowhere"}, "SKE_RUN=/nowhere: no checkpoints"),
         ({"SKE_MODELS": "/nowhere/M0"}, "no such folder"),
@@ -320,7 +320,7 @@ def test_the_conclusion_of_a_reasoning():
 )
 def test_what_the_config_refuses(env, line):
     with pytest.raises(UserError, match=line):
-        opencompass_config.asked(env)
+        opencompass_config.requested(env)
 
 
 def test_a_base_model_is_told_apart(tiny_llama, tmp_path):
@@ -331,24 +331,24 @@ def test_a_base_model_is_told_apart(tiny_llama, tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     env = {"SKE_MODELS": str(folder), "SKE_DATASETS": "tinyworld"}
     with pytest.raises(UserError, match="no chat template; for a base model set SKE_BACKEND=hf-base"):
-        opencompass_config.asked(env)
-    assert opencompass_config.asked(env | {"SKE_BACKEND": "hf-base"}).backend == "hf-base"
+        opencompass_config.requested(env)
+    assert opencompass_config.requested(env | {"SKE_BACKEND": "hf-base"}).backend == "hf-base"
 
 
 def test_missing_data_is_named_with_its_address(tiny_llama, tmp_path, monkeypatch):
     monkeypatch.setattr(opencompass_config, "DEFAULT_DATA_FOLDER", str(tmp_path / "none"))
     env = {"SKE_MODELS": str(tiny_llama), "COMPASS_DATA_CACHE": str(tmp_path)}
     with pytest.raises(UserError, match=r"6 of the 6 .* data/mmlu.*mmlu\.zip .* into .*data$"):
-        opencompass_config.asked(env)
+        opencompass_config.requested(env)
 
 
 def test_a_run_folder(tiny_llama, tmp_path):
     for name in ("M1", "M0"):
         (tmp_path / "checkpoints").mkdir(exist_ok=True)
         (tmp_path / "checkpoints" / name).symlink_to(tiny_llama)
-    asked = opencompass_config.asked({"SKE_RUN": str(tmp_path), "SKE_DATASETS": "tinyworld"})
-    assert list(asked.checkpoints) == ["M0", "M1"]
-    assert not asked.embedded
+    found = opencompass_config.requested({"SKE_RUN": str(tmp_path), "SKE_DATASETS": "tinyworld"})
+    assert list(found.checkpoints) == ["M0", "M1"]
+    assert not found.embedded
 
 
 def test_the_check_names_what_failed(tmp_path):
