@@ -79,7 +79,7 @@ llm = {
     "hf-base": dict(hf, type=HuggingFaceBaseModel),
     "vllm": dict(vllm, type=VLLMwithChatTemplate),
     "vllm-base": dict(vllm, type=VLLM),
-    "api": dict(type=OpenAISDK, query_per_second=100, retry=5, max_workers=64),
+    "api": dict(type=OpenAISDK, retry=8, max_workers=64),
 }[run.backend]
 if run.embedded and run.backend == "hf":
     llm["model_kwargs"] = dict(torch_dtype="float32")
@@ -103,10 +103,10 @@ models = [
     for name, path in run.checkpoints.items()
     for method in run.methods
 ]
-# OpenCompass reads the first line, or the first letter, of an answer; a reasoning before it must go.
+# OpenCompass reads the first line, or the first letter, of an answer: what precedes its statement must go.
 for model in models:
-    if model["method"] != "direct":
-        model["pred_postprocessor"] = dict(type="ske_models.opencompass.conclusion")
+    rule = "reply_only" if model["method"] == "direct" else "conclusion"
+    model["pred_postprocessor"] = dict(type=f"ske_models.opencompass.{rule}")
 
 # One task a model entry, not one a dataset ---------------------------------------------------------
 
@@ -152,4 +152,4 @@ if run.datasets == "tinyworld":
     summarizer["compact"] = ["tinyworld", "accuracy"]
 
 work_dir = "outputs/ske"
-del run, model, llm, hf, vllm, six, rows, kinds, nq, partitioner, runner
+del run, rule, model, llm, hf, vllm, six, rows, kinds, nq, partitioner, runner

@@ -11,10 +11,9 @@ busy, and what is done when one fails, is in `ske_models/engines/http.py`; how a
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import ssl
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,8 +29,9 @@ from lm_eval.models.utils import (
 from tqdm import tqdm
 
 from ske_models.engines.completion import choices, malformed, read, with_thought
-from ske_models.engines.faults import RejectedError, RetryableError, StopError
-from ske_models.engines.http import Call, Dispatcher, give_up, say
+from ske_models.engines.faults import RejectedError, StopError
+from ske_models.engines.generations import generate
+from ske_models.engines.http import Call, Dispatcher, say
 from ske_models.engines.servers import Servers, checked, split
 from ske_models.errors import UserError, at_least_one
 from ske_models.lm_eval.continuous import Continuous, surely_fits
@@ -87,40 +87,13 @@ class Served(TemplateAPI, Continuous):
 
     def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
         """A `Completion` for each request, in order. Raises UserError if the servers do not answer."""
-        calls = self._generations(requests)
-        questions = [request.question for request in requests]
-        place = {call: index for index, call in enumerate(calls)}
-        filtered: list[str] = []
-
-        def answered(call: Call) -> list[Call]:
-            following = done(place[call], call.answer)
-            questions.extend(request.question for request in following)
-            new = self._generations(following)
-            place.update(zip(new, range(len(calls), len(calls) + len(new)), strict=True))
-            calls.extend(new)
-            return new
-
-        def failed(call: Call, error: RetryableError | RejectedError) -> list[Call]:
-            if not (isinstance(error, RejectedError) and error.filtered):
-                give_up(call, error)
-            filtered.append(" ".join(questions[place[call]].split())[:80])
-            call.answer = Completion("")
-            call.answer.filtered = True
-            call.answer.tokens, call.answer.truncated = 0, False
-            return answered(call)
-
-        _run(self._ask(calls[:], answered, failed, quiet))
-        if cut := sum(call.answer.prompt_cut for call in calls):
+        answers = generate(self.servers, requests, self._generations, done, quiet)
+        if cut := sum(answer.prompt_cut for answer in answers):
             say(
-                f"{cut} of {len(calls)} prompts had no room in max_length={self.max_length + 1} and "
+                f"{cut} of {len(answers)} prompts had no room in max_length={self.max_length + 1} and "
                 "were cut at their beginning; set max_length to the model's"
             )
-        if filtered:
-            say(
-                f"{len(filtered)} of {len(calls)} prompts were stopped by the server's content filter; their "
-                f"texts are empty. The first is of the question: {filtered[0]}"
-            )
-        return [call.answer for call in calls]
+        return list(answers)
 
     def cut_to(self, request: Request) -> int | None:
         """A chat server cuts nothing, and refuses what is too long."""
@@ -161,7 +134,8 @@ class Served(TemplateAPI, Continuous):
                 chunks(requests, n=self._batch_size), chunks(ctxlens, n=self._batch_size), strict=True
             )
         ]
-        await self._ask(calls, lambda _: [], give_up)
+        with tqdm(total=len(calls), desc="Requesting servers") as bar:
+            await Dispatcher(self.servers, calls, lambda _: [], bar).run()
         return [call.answer for call in calls]
 
     def _loglikelihood_tokens(self, requests: list, **options: Any) -> list[tuple[float, bool]]:
@@ -225,16 +199,6 @@ class Served(TemplateAPI, Continuous):
         if not payload.get("stop", True):
             del payload["stop"]  # some servers refuse an empty list
         return Call(payload, read)
-
-    async def _ask(
-        self,
-        calls: Sequence[Call],
-        answered: Callable[[Call], Sequence[Call]],
-        failed: Callable[[Call, RetryableError | RejectedError], Sequence[Call]],
-        quiet: bool = False,
-    ) -> None:
-        with tqdm(total=len(calls), desc="Requesting servers", disable=quiet) as bar:
-            await Dispatcher(self.servers, calls, answered, bar, failed).run()
 
     def _reply(self, stop: list[str], prompt_cut: bool, outputs: Any) -> Completion:
         """The text of a completion, cut at the first of the strings in `stop`, with its thought before it."""
@@ -301,18 +265,3 @@ def _cut(text: str, stop: list[str]) -> str:
     written = reply_of(text)
     thought = text.removesuffix(written) if written else text
     return thought + postprocess_generated_text(written, stop, None)
-
-
-def _run(asking: Coroutine[Any, Any, None]) -> None:
-    """Raises UserError where the servers do not answer, and within a notebook's event loop."""
-    try:
-        asyncio.run(asking)
-    except StopError as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        raise UserError(f"{error}; what was written is kept: the same command goes on") from None
-    except RuntimeError as error:
-        if "running event loop" not in str(error):
-            raise
-        asking.close()
-        raise UserError("in a notebook, first: import nest_asyncio; nest_asyncio.apply()") from None

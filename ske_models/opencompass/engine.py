@@ -1,9 +1,9 @@
 """Any of OpenCompass' model classes (HuggingFace, vLLM, OpenAI-compatible, ...) as the pipeline's engine.
 
 Used by the OpenCompass adapter (ske_models/opencompass/model.py). Written against OpenCompass 0.5.4, whose
-HuggingFace classes call a method that transformers 5 has dropped: that is mended here. Its vLLM classes are
-replaced by those of ske_models/opencompass/vllm.py. Greedy decoding is the default of every class here; what
-a config says wins.
+HuggingFace classes call a method that transformers 5 has dropped: that is mended here. Its vLLM classes and
+`OpenAISDK` are replaced by those of vllm.py and api.py beside this file. Greedy decoding is the default of
+every class here; what a config says wins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from opencompass.models import VLLM, HuggingFacewithChatTemplate, OpenAI, VLLMwithChatTemplate
+from opencompass.models import VLLM, HuggingFacewithChatTemplate, OpenAI, OpenAISDK, VLLMwithChatTemplate
 from opencompass.models.base import BaseModel, LMTemplateParser
 from opencompass.registry import MODELS
 from opencompass.utils import build_model_from_cfg
@@ -172,7 +172,7 @@ def _build(llm: dict[str, Any]) -> Any:
     if (config.get("generation_kwargs") or {}).get("num_return_sequences", 1) != 1:
         raise UserError("llm: num_return_sequences must be 1: the steps of a method need one text each")
     try:
-        model = build_model_from_cfg(config | {"type": _replaced(found)})
+        model = build_model_from_cfg(config | {"type": _replaced(found, llm)})
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{found.__name__}: cannot load {llm.get('path')}: {reason}") from error
@@ -182,8 +182,12 @@ def _build(llm: dict[str, Any]) -> Any:
     return model
 
 
-def _replaced(found: type[BaseModel]) -> type[BaseModel]:
+def _replaced(found: type[BaseModel], llm: Mapping[str, Any]) -> type[BaseModel]:
     """Our class for one of OpenCompass'; most stay. Raises UserError if vLLM is needed and not installed."""
+    if found is OpenAISDK:
+        from ske_models.opencompass.api import OWN_WAY, ContinuousOpenAI
+
+        return found if any(llm.get(name) for name in OWN_WAY) else ContinuousOpenAI
     if found not in (VLLM, VLLMwithChatTemplate):
         return found
     require_vllm()

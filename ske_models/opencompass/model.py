@@ -10,7 +10,6 @@ translates: OpenCompass' prompts to questions, its model classes to the pipeline
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -201,19 +200,6 @@ class SKEExplicit(BaseModel):
         *before, asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
         # OpenCompass puts a line break after the turn
         return Question(tuple(before), asked["content"], asked["content"].strip(), self.ending, prefix)
-
-
-def conclusion(text: str) -> str:
-    """The last statement of the answer, as "The answer is ..."; a text without one stays as it is.
-
-    A model's `pred_postprocessor`, for methods that reason first: OpenCompass' evaluators take the first
-    line (NQ) or the first letter that they find ("Answer: (B)" is an A to them).
-    """
-    stated = list(re.finditer(r"\banswer(?:\s+is\b\s*:?|\s*:)|(?=答案)", text, re.IGNORECASE))
-    if not stated:
-        return text
-    rest = text[stated[-1].end() :].lstrip(" *\n")
-    return rest if rest.startswith("答案") else f"The answer is {rest}"
 
 
 def _human(text: str) -> dict[str, str]:

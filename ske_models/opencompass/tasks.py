@@ -11,7 +11,7 @@ summarizer (ske_models/opencompass/summary.py) then ends the command with a line
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from opencompass.utils import (
 )
 
 from ske_models.errors import UserError
+from ske_models.records import Answer
 
 
 def error_file(work_dir: str | Path, stage: str, model: Any, dataset: Any) -> Path:
@@ -103,7 +104,28 @@ class EvalTask(OpenICLEvalTask):
         for model, datasets in zip(self.model_cfgs, self.dataset_cfgs, strict=True):
             for dataset in datasets:
                 with self.failures.caught(model, [dataset]):
-                    OpenICLEvalTask(_alone(self.cfg, model, dataset)).run()
+                    _OneEval(_alone(self.cfg, model, dataset)).run()
+
+
+class _OneEval(OpenICLEvalTask):
+    """`OpenICLEvalTask` whose postprocessors see how a prediction came about, as stated.py needs it."""
+
+    def _load_predictions(self) -> tuple[list[dict[str, Any]], list[Any] | None]:
+        items, texts = super()._load_predictions()
+        if texts is None:
+            return items, None
+        traces = [trace_of(item) for item in items]
+        return items, [
+            Answer(text, trace) if trace and isinstance(text, str) else text
+            for text, trace in zip(texts, traces, strict=True)
+        ]
+
+
+def trace_of(item: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `SKEExplicit` has put into the predictions about an item; None with `direct` and other models."""
+    prompt = item.get("origin_prompt")
+    last = prompt[-1] if isinstance(prompt, list) and prompt else None
+    return last if isinstance(last, dict) and last.get("role") == "SKE" else None
 
 
 def _alone(cfg: ConfigDict, model: Any, dataset: Any) -> ConfigDict:

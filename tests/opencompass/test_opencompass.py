@@ -25,9 +25,10 @@ from opencompass.utils.prompt import PromptList
 
 from ske_models.errors import UserError
 from ske_models.knowledge import export
+from ske_models.opencompass import conclusion
 from ske_models.opencompass import config as opencompass_config
 from ske_models.opencompass.engine import engine_for, model_class
-from ske_models.opencompass.model import SKEExplicit, conclusion
+from ske_models.opencompass.model import SKEExplicit
 from ske_models.opencompass.summary import counts, failures, newest_config
 from ske_tasks.world.opencompass import TinyWorldDataset, TinyWorldEvaluator
 
