@@ -25,7 +25,6 @@ from opencompass.utils.prompt import PromptList
 
 from ske_models.errors import UserError
 from ske_models.knowledge import export
-from ske_models.opencompass import conclusion
 from ske_models.opencompass import config as opencompass_config
 from ske_models.opencompass.engine import engine_for, model_class
 from ske_models.opencompass.model import SKEExplicit
@@ -294,14 +293,6 @@ def test_the_evaluator(world):
     scores = TinyWorldEvaluator().score(said, gold, world.test)
     assert scores["accuracy"] == pytest.approx(50)
     assert scores["unanswered"] == pytest.approx(10)
-
-
-def test_the_conclusion_of_a_reasoning():
-    assert conclusion("A is out.\nSo the answer is\nB.") == "The answer is B."
-    assert conclusion("First, x. The answer is A. Wait. The answer is (B).") == "The answer is (B)."
-    assert conclusion("Because of that.\n\n**Answer:** (B)") == "The answer is (B)"
-    assert conclusion("根据题意。答案是(B)。") == "答案是(B)。"
-    assert conclusion("no statement, (C)") == "no statement, (C)"
 
 
 @pytest.mark.parametrize(
