@@ -1,87 +1,134 @@
-"""What a run will do (`--dry-run`), what it has done (`--status`), and the counts of a stage as it ends.
+"""What a run will do (`--dry-run`), and what it has done (`--status`).
 
 python training/round.py --recipe paper --dry-run
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from rich.console import Console
 from rich.table import Table
 
 from ske_models.files import read_json
 from training import domains
 from training import stage as stages
+from training.paths import folder_at
+from training.recipe import OpenAIJudge
 from training.run_folder import RunFolder
-from training.stages import base
 
-SKIPPED = {"agreement", "histogram", "truth", "warnings"}  # the report shows them
+PER_TABLE = 4  # rounds beside each other in 80 columns
+STATUS_PER_TABLE = 8
+MIXED = ("knowledge", "reasoning", "scoring_knowledge", "scoring_reasoning", "general")
+INDEX = "model.safetensors.index.json"
+HUB_SECONDS = 1.0
 
 
 def show(folder: RunFolder, rounds: Iterable[int]) -> None:
-    """Prints counts, estimated tokens, judge cost and checkpoint sizes; loads no model."""
-    from training.stages import judge, synthesize
+    """Prints counts, estimated tokens, judge cost and checkpoint sizes; loads no model.
 
-    table = Table(title=f"recipe {folder.recipe.name} ({folder.recipe.hash}), in {folder.path}")
-    for column in ("round", "questions", "texts", "tokens at most", "verdicts", "judged by", "judge tokens"):
-        table.add_column(column, justify="left" if column in ("round", "judged by") else "right")
-    for column in ("judge cost", "SFT examples at most", "steps at most"):
-        table.add_column(column, justify="right")
-    analysis = judge.estimate_texts(folder.recipe, _analysed(folder), False)
-    total = analysis["usd"] or 0.0
-    for n in rounds:
-        written, judged = synthesize.estimate(folder.recipe, n), judge.estimate(folder.recipe, n)
-        settings = folder.settings(n)
-        limits = settings.mix.model_dump(exclude={"kept_as"})
-        kept = folder.select(n).per_question or folder.recipe.generation.samples
-        most = {"knowledge": settings.questions * kept, "reasoning": settings.questions * kept}
-        first = folder.settings(1).questions * folder.recipe.generation.samples
-        most |= {"scoring_knowledge": first, "scoring_reasoning": first}
-        examples = sum(
-            min(limit, most.get(kind, limit)) if limit is not None else most.get(kind, 0)
-            for kind, limit in limits.items()
-        )
-        epochs = settings.epochs or folder.recipe.sft.epochs
-        cost = judged.get("usd")
-        total += cost or 0.0
-        table.add_row(
-            f"{n}: M{folder.start(n)} to M{n}",
-            f"{settings.questions:,}",
-            f"{written['texts']:,}",
-            f"{written['output_tokens_at_most']:,}",
-            f"{judged['verdicts']:,}",
-            f"M{folder.writer(n)} itself" if settings.judge == "self" else folder.recipe.judge.kind,
-            f"{judged['input_tokens'] + judged['output_tokens']:,}",
-            "-" if cost is None else f"${cost:,.2f}",
-            f"{examples:,}",
-            f"{-(-examples // folder.recipe.sft.batch) * epochs:,}",
-        )
-    console = Console()
-    console.print(table)
+    A column per round: so every figure is whole in 80 columns, and in a pipe. More rounds than fit there
+    are more tables.
+    """
+    from training.stages import judge
+
+    recipe, console = folder.recipe, _console()
+    _say(console, f"recipe {recipe.name} ({recipe.hash}), in {folder.path}")
+    analysis = judge.estimate_texts(recipe, _analysed(folder), False)
+    columns = {n: _round(folder, n) for n in rounds}
+    numbers = list(columns)
+    for start in range(0, len(numbers), PER_TABLE):
+        _table(console, {n: columns[n] for n in numbers[start : start + PER_TABLE]})
     size = _bytes(folder)
-    console.print(
-        f"checkpoints: {folder.rounds}, "
-        + (f"{size / 1e9:.3f} GB each" if size else "of a size that cannot be had without the network"),
-        highlight=False,
-    )
-    console.print(
-        f"evaluation: {len(folder.recipe.evaluate.tasks)} tasks x "
-        f"{len(folder.recipe.evaluate.methods)} methods x {folder.rounds + 1} checkpoints",
-        highlight=False,
-    )
+    each = f"{size / 1e9:.3f} GB each" if size else "of a size that is known only with the network"
+    _say(console, f"checkpoints: {folder.rounds}, {each}")
+    tasks, methods = len(recipe.evaluate.tasks), len(recipe.evaluate.methods)
+    _say(console, f"evaluation: {tasks} tasks x {methods} methods x {folder.rounds + 1} checkpoints")
     tokens = analysis["input_tokens"] + analysis["output_tokens"]
-    console.print(
-        f"analysis: {analysis['verdicts']:,} verdicts by {folder.recipe.judge.kind} at most"
+    _say(
+        console,
+        f"analysis: {analysis['verdicts']:,} verdicts by {recipe.judge.kind} at most "
+        f"(knowledge and reasoning of {_analysed(folder):,} texts)"
         + (f", {tokens:,} tokens" if tokens else "")
         + ("" if analysis["usd"] is None else f", ${analysis['usd']:,.2f}"),
-        highlight=False,
     )
-    console.print(f"judge cost in all, at most: ${total:,.2f}", highlight=False)
+    total = (analysis["usd"] or 0.0) + sum(column.usd or 0.0 for column in columns.values())
+    _say(console, f"judge cost in all, at most: ${total:,.2f}")
+    if isinstance(recipe.judge, OpenAIJudge) and total > (recipe.judge.max_usd or total):
+        _say(console, f"warning: judge.max_usd is {recipe.judge.max_usd:,g}: the run may stop there")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """What one round will do, at most: name of a figure -> the figure."""
+
+    figures: dict[str, str]
+    usd: float | None
+
+
+def _round(folder: RunFolder, n: int) -> _Column:
+    from training.stages import judge, synthesize
+
+    recipe, settings = folder.recipe, folder.settings(n)
+    written, judged = synthesize.estimate(recipe, n), judge.estimate(recipe, n)
+    examples = _examples(folder, n)
+    epochs = settings.epochs or recipe.sft.epochs
+    usd = judged.get("usd")
+    itself = settings.judge == "self"
+    return _Column(
+        {
+            "from": f"M{folder.start(n)}",
+            "questions": f"{settings.questions:,}",
+            "texts": f"{written['texts']:,}",
+            "tokens at most": f"{written['output_tokens_at_most']:,}",
+            "judged by": f"M{folder.writer(n)} itself" if itself else recipe.judge.kind,
+            "verdicts": f"{judged['verdicts']:,}",
+            "judge tokens": f"{judged['input_tokens'] + judged['output_tokens']:,}",
+            "judge cost": "-" if usd is None else f"${usd:,.2f}",
+            "examples at most": f"{examples:,}",
+            "steps at most": f"{-(-examples // recipe.sft.batch) * epochs:,}",
+        },
+        usd,
+    )
+
+
+def _examples(folder: RunFolder, n: int) -> int:
+    """The most examples that the SFT set of a round can have."""
+    settings, samples = folder.settings(n), folder.recipe.generation.samples
+    limits = settings.mix.model_dump(include=set(MIXED))
+    selected = settings.questions * (folder.select(n).per_question or samples)
+    first = folder.settings(1).questions * samples
+    most = {"knowledge": selected, "reasoning": selected}
+    most |= {"scoring_knowledge": first, "scoring_reasoning": first}
+    return sum(
+        min(limit, most.get(kind, limit)) if limit is not None else most.get(kind, 0)
+        for kind, limit in limits.items()
+    )
+
+
+def _table(console: Console, columns: dict[int, _Column]) -> None:
+    table = Table()
+    table.add_column("", no_wrap=True)
+    for n in columns:
+        table.add_column(f"M{n}", justify="right", no_wrap=True, min_width=1)
+    for name in next(iter(columns.values())).figures:
+        table.add_row(name, *(column.figures[name] for column in columns.values()))
+    console.print(table)
+
+
+def _console() -> Console:
+    """As wide as the terminal; in a pipe 80 columns, of which nothing here needs more."""
+    return Console(highlight=False)
+
+
+def _say(console: Console, text: str) -> None:
+    """A line as it is: no markup, never cut."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def _analysed(folder: RunFolder) -> int:
@@ -95,49 +142,56 @@ def _analysed(folder: RunFolder) -> int:
 
 
 def status(folder: RunFolder) -> None:
-    """Prints which stages are done."""
-    table = Table(title=f"{folder.path} (recipe {folder.recipe.name}, {folder.recipe.hash})")
-    table.add_column("round")
-    names = [stage.name for stage in stages.STAGES if stage is not base.STAGE]
-    for name in names:
-        table.add_column(name, justify="center")
-    left = 0
-    for n in range(folder.rounds + 1):
-        done = {stage.name: stages.is_done(stage, folder, n) for stage in stages.of_round(folder, n)}
-        left += sum(not whole for whole in done.values())
-        if "base" in done:  # M0 is made by SFT, too
-            done["sft"] = done["base"]
-        table.add_row(f"M{n}", *("" if name not in done else "done" if done[name] else "-" for name in names))
-    Console().print(table)
-    print(f"stages left: {left}" if left else "everything is done")
-
-
-def show_counts(record: dict[str, Any], console: Console) -> None:
-    """A line of what a stage counted, and its warnings."""
-    flat = {name: value for name, value in record["counts"].items() if name not in SKIPPED}
-    said = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in flat.items())
-    console.print(f"  {said or 'nothing counted'} ({record['seconds']:.0f} s)")
-    for warning in record["counts"].get("warnings", ()):
-        console.print(f"  [yellow]warning:[/] {warning}")
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return "(" + ", ".join(f"{key} {_short(entry)}" for key, entry in value.items()) + ")"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    """Prints which stages are done, a row per stage."""
+    console = _console()
+    _say(console, f"{folder.path} (recipe {folder.recipe.name}, {folder.recipe.hash})")
+    rounds = range(folder.rounds + 1)
+    done = {
+        (stage.name, n): stages.is_done(stage, folder, n)
+        for n in rounds
+        for stage in stages.of_round(folder, n)
+    }
+    for start in range(0, len(rounds), STATUS_PER_TABLE):
+        some = rounds[start : start + STATUS_PER_TABLE]
+        table = Table()
+        table.add_column("", no_wrap=True)
+        for n in some:
+            table.add_column(f"M{n}", justify="center", no_wrap=True)
+        for stage in stages.STAGES:
+            if any((stage.name, n) in done for n in rounds):
+                words = {None: "", True: "done", False: "-"}
+                table.add_row(stage.name, *(words[done.get((stage.name, n))] for n in some))
+        console.print(table)
+    left = sum(not whole for whole in done.values())
+    _say(console, f"stages left: {left}" if left else "everything is done")
 
 
 def _bytes(folder: RunFolder) -> int | None:
-    """The size of a checkpoint on disk; None if it cannot be had without loading it."""
+    """The size of a checkpoint on disk; None if it is not known without loading the model.
+
+    The hub is asked for the list of files, for at most `HUB_SECONDS`: a plan is there at once, offline, too.
+    """
     model = folder.recipe.model
-    name = model.base.checkpoint if model.base else model.checkpoint
-    start = domains.start(name) or folder.checkpoint(0)
+    name = str(model.base.checkpoint if model.base else model.checkpoint)
+    revision = model.base.revision if model.base else model.revision
+    start = domains.start(name) or folder_at(name) or folder.checkpoint(0)
     if start.is_dir():
         return sum(file.stat().st_size for file in start.glob("*.safetensors"))
+    cached = try_to_load_from_cache(name, INDEX, revision=revision)
+    if isinstance(cached, str):
+        return int(read_json(Path(cached))["metadata"]["total_size"])
+    found: list[int] = []
+    asking = threading.Thread(target=_ask_the_hub, args=(name, revision, found), daemon=True)
+    asking.start()
+    asking.join(HUB_SECONDS)
+    return found[0] if found else None
+
+
+def _ask_the_hub(name: str, revision: str | None, found: list[int]) -> None:
+    if constants.HF_HUB_OFFLINE:
+        return
     try:
-        index = hf_hub_download(str(name), "model.safetensors.index.json", revision=model.revision)
-    except (EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError):
-        return None  # a model of one file, or no network
-    return int(read_json(Path(index))["metadata"]["total_size"])
+        files = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=HUB_SECONDS).siblings
+    except (HfHubHTTPError, HTTPError, HFValidationError, OSError):
+        return  # no network, or no such model: then there is no size to be shown
+    found.append(sum(f.size or 0 for f in files or () if f.rfilename.endswith(".safetensors")))

@@ -10,11 +10,8 @@ something else than it was done with. What a stage reads and follows is in its f
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import shutil
-import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,11 +23,20 @@ from ske_models.store import difference
 from training.data.windows import delete_parts
 from training.run_folder import RunFolder
 from training.stages import Stage, base, evaluate, judge, mix, questions, select, sft, synthesize
+from training.stopping import end_with_parent
 from training.versions import versions
 
 STAGES = tuple(m.STAGE for m in (base, questions, synthesize, judge, select, mix, sft, evaluate))
+# what a record must have
+RECORD: dict[str, Any] = {
+    "seconds": (int, float),
+    "counts": dict,
+    "inputs": dict,
+    "settings": dict,
+    "recipe": str,
+    "versions": dict,
+}
 BY_NAME = {stage.name: stage for stage in STAGES}
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def of_round(folder: RunFolder, n: int) -> tuple[Stage, ...]:
@@ -48,7 +54,7 @@ def is_done(stage: Stage, folder: RunFolder, n: int) -> bool:
     file = stage.record(folder, n)
     if not file.is_file():
         return False
-    record = read_json(file)
+    record = read_record(stage, folder, n)
     said, now = _flat(record["settings"]), _flat(stage.settings(folder, n))
     if said != now:
         raise UserError(
@@ -57,6 +63,19 @@ def is_done(stage: Stage, folder: RunFolder, n: int) -> bool:
         )
     whole = all(path.exists() for path in stage.paths(folder, n))
     return whole and record["inputs"] == _digests(stage, folder, n)
+
+
+def read_record(stage: Stage, folder: RunFolder, n: int) -> dict[str, Any]:
+    """The record of a stage that is done. Raises UserError if it is none."""
+    file = stage.record(folder, n)
+    record = read_json(file)
+    wrong = "it is no object" if not isinstance(record, dict) else None
+    for name, kind in RECORD.items() if wrong is None else ():
+        if not isinstance(record.get(name), kind) or isinstance(record[name], bool):
+            wrong = f"{name!r} is missing or of another type"
+    if wrong:
+        raise UserError(f"{file}: not the record of a stage ({wrong}); delete it to do {stage.name} again")
+    return record
 
 
 def execute(stage: Stage, folder: RunFolder, n: int) -> dict[str, Any]:
@@ -102,12 +121,6 @@ def needs(stage: Stage, folder: RunFolder, n: int) -> None:
         raise UserError(
             f"round {n}, {stage.name}: {path} is missing; do what makes {before} first (leave out --rounds)"
         )
-
-
-def end_with_parent() -> None:
-    """Has the kernel end this process when the one that started it ends, however it ends (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _digests(stage: Stage, folder: RunFolder, n: int) -> dict[str, str]:

@@ -22,7 +22,7 @@ from ske_models.files import file_digest, read_json, read_jsonl
 
 KILLS = int(os.environ.get("SKE_KILLS", "4"))
 PATIENCE = 30.0  # seconds for the processes of a killed command to end by themselves
-BEGUN = re.compile(r"^round (\d), (\w+)$", re.MULTILINE)
+BEGUN = re.compile(r"^round (\d), (\w+) \.\.\.$", re.MULTILINE)
 
 
 def weights(folder: Path) -> dict[str, str]:

@@ -57,7 +57,7 @@ def test_run_folder_that_cannot_be(tmp_path):
 
 
 def test_folder_in_use(tmp_path, monkeypatch):
-    from training import round as rounds
+    from training import rounds
 
     monkeypatch.setattr(rounds, "PATIENCE", 0.5)
     (tmp_path / "run").mkdir()

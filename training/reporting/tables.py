@@ -15,7 +15,7 @@ from typing import Any
 from ske_models.files import Row, read_json, read_jsonl
 from ske_tasks.intervals import Interval, interval
 from training.run_folder import RunFolder
-from training.stage import STAGES
+from training.stage import STAGES, read_record
 
 AVERAGE = "average"
 EXTRACTION = "extraction"  # shown beside the methods: is the written knowledge right and complete?
@@ -152,7 +152,7 @@ def records(folder: RunFolder) -> dict[tuple[int, str], dict[str, Any]]:
         for stage in STAGES:
             file = stage.record(folder, n)
             if file.is_file():
-                found[n, stage.name] = read_json(file)
+                found[n, stage.name] = read_record(stage, folder, n)
     return found
 
 

@@ -1,0 +1,48 @@
+"""What the release before this one left in a run's folder, in the words of this one.
+
+from training.earlier import renamed
+renamed(folder)      # round1/kept.jsonl is round1/selected.jsonl then, edited or not
+
+So a run that was begun with it continues. To be deleted with the next release but one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ske_models.files import read_json, write_json
+from training.run_folder import RunFolder
+
+COUNTS = {"kept": "selected", "questions_kept": "questions_selected"}  # of the stage `select`
+
+
+def renamed(folder: RunFolder) -> None:
+    """Renames what the stage `select` wrote, and the keys of the records that say so."""
+    for n in range(1, folder.rounds + 1):
+        here = folder.round(n)
+        old, new = here / "kept.jsonl", here / "selected.jsonl"
+        if not old.is_file() or new.exists():
+            continue
+        # the file last: a killed command does it all again
+        _rewrite(here / "select.json", _of_select)
+        _rewrite(here / "mix.json", lambda record, n=n: _of_mix(record, n))
+        old.replace(new)
+
+
+def _rewrite(file: Path, change: Any) -> None:
+    if file.is_file() and isinstance(record := read_json(file), dict):
+        write_json(file, change(record))
+
+
+def _of_select(record: dict[str, Any]) -> dict[str, Any]:
+    counts = {COUNTS.get(name, name): value for name, value in record.get("counts", {}).items()}
+    if isinstance(truth := counts.get("truth"), dict):
+        counts["truth"] = {COUNTS.get(name, name): value for name, value in truth.items()}
+    return record | {"counts": counts}
+
+
+def _of_mix(record: dict[str, Any], n: int) -> dict[str, Any]:
+    was, now = f"round{n}/kept.jsonl", f"round{n}/selected.jsonl"
+    inputs = {now if name == was else name: value for name, value in record.get("inputs", {}).items()}
+    return record | {"inputs": inputs}

@@ -1,0 +1,232 @@
+"""The rounds themselves: what `training/round.py` does with its arguments.
+
+python training/round.py --help
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from ske_models.errors import UserError
+from ske_models.files import write_json
+from training import domains, earlier, launch, plan, recipe, stopping
+from training import stage as stages
+from training.paths import folder_at
+from training.run_folder import RunFolder
+from training.stages import Stage, base, judge
+
+console = Console(stderr=True, highlight=False)
+PATIENCE = 20.0  # seconds; the stage of a killed command ends sooner
+
+
+def main() -> None:
+    """The command."""
+    args = _arguments()
+    wanted = recipe.load(args.recipe)
+    folder = RunFolder(args.run or Path("runs") / wanted.name, wanted)
+    rounds = _rounds(args.rounds, folder.rounds)
+    if args.until and args.until not in stages.BY_NAME:
+        raise UserError(f"--until {args.until}: no stage; one of: {', '.join(stages.BY_NAME)}")
+    if args.until == base.STAGE.name and wanted.model.base is None:
+        raise UserError(
+            f"--until {args.until}: the recipe has an M0 (model.checkpoint) and no base model, so it has no such "
+            "stage; leave it out"
+        )
+    if args.dry_run:
+        plan.show(folder, rounds)
+        return
+    if args.status:
+        plan.status(RunFolder.open(folder.path))
+        return
+    with locked(folder.path):
+        _begin(folder)
+        _go(folder, rounds, args.until)
+    if args.push:
+        from training import card
+
+        for n in [0, *rounds] if wanted.model.base else rounds:
+            card.push(folder, n, args.push)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train M1, M2, ... from M0 by self-learning rounds.")
+    default = domains.DEFAULT_RECIPE
+    names = ", ".join(recipe.names())
+    parser.add_argument("--recipe", default=default, help=f"{names}, or a YAML file (default: {default})")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="the run's folder (default: runs/NAME)")
+    parser.add_argument("--rounds", metavar="1-4", help="which rounds (default: all of the recipe)")
+    parser.add_argument("--until", metavar="STAGE", help="stop after this stage of the last round")
+    parser.add_argument("--dry-run", action="store_true", help="what would be done, and what it costs")
+    parser.add_argument("--status", action="store_true", help="what is done and what is left")
+    parser.add_argument("--push", metavar="ORG/NAME", help="upload checkpoints and data at the end")
+    return parser.parse_args()
+
+
+def _rounds(text: str | None, available: int) -> list[int]:
+    if text is None:
+        return list(range(1, available + 1))
+    match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last <= available:
+        raise UserError(
+            f"--rounds {text}: rounds 1 to {available} are in the recipe; write 2 or 1-{available}"
+        )
+    return list(range(first, last + 1))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the run's folder for this command and its stages. Raises UserError if another one has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a+")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in it
+        raise UserError(f"--run {folder}: cannot be used: {_why(error)}; give another folder") from error
+    with lock:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"--run {folder}: another command works there; wait for it") from None
+                time.sleep(0.2)
+        os.set_inheritable(lock.fileno(), True)
+        yield
+
+
+def _why(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _begin(folder: RunFolder) -> None:
+    """The recipe and M0 into the folder. What is done must have been done by this recipe.
+
+    Raises UserError for what would stop the run hours later: no such prompt set, no key, no M0, or
+    one without a chat template.
+    """
+    earlier.renamed(folder)
+    judge.check(folder.recipe)
+    for n in range(folder.rounds + 1):
+        for stage in stages.of_round(folder, n):
+            stages.is_done(stage, folder, n)
+    write_json(folder.path / "recipe.json", folder.recipe.model_dump(mode="json"))
+    start = folder.checkpoint(0)
+    if folder.recipe.model.base or (start / "config.json").is_file():
+        return
+    name = folder.recipe.model.checkpoint or ""
+    source = domains.start(name)
+    if source is None:
+        source = _download(name, folder.recipe.model.revision)
+        _check_chat(source)
+    start.unlink(missing_ok=True)
+    start.symlink_to(source.resolve())
+
+
+def _check_chat(folder: Path) -> None:
+    """Raises UserError if there is no chat model in a folder."""
+    from transformers import AutoTokenizer
+
+    from training.data.examples import end_of_turn
+
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model.checkpoint: {folder}: no config.json in it, so no model; name another one")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model.checkpoint: {folder}: its tokenizer cannot be loaded: {reason}") from error
+    end_of_turn(tokenizer)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    if (local := folder_at(name)) is not None:
+        return local
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model.checkpoint: {name}: no such folder, and it cannot be downloaded: {reason}"
+        ) from error
+
+
+def _go(folder: RunFolder, rounds: list[int], until: str | None) -> None:
+    started = time.monotonic()
+    todo = [0, *rounds] if folder.recipe.model.base or 1 in rounds else rounds
+    for n in todo:
+        for stage in stages.of_round(folder, n):
+            _do(stage, folder, n)
+            if stage.name == until and (n == rounds[-1] or stage is base.STAGE):
+                say(f"stopped after {until} of round {n}; without --until it continues")
+                return
+    python = [sys.executable, "-m"]
+    if folder.recipe.analysis.items:
+        _process([*python, "training.reporting.analysis", str(folder.path)], "the analysis")
+    _process([*python, "training.reporting.report", str(folder.path)], "the report")
+    say(f"all of it took {_duration(time.monotonic() - started)}")
+
+
+def _do(stage: Stage, folder: RunFolder, n: int) -> None:
+    name = f"round {n}, {stage.name}"
+    if stages.is_done(stage, folder, n):
+        say(f"{name}: done", style="dim")
+        return
+    stages.needs(stage, folder, n)
+    say(f"{name} ...", style="dim")
+    if stage.light:
+        stages.execute(stage, folder, n)
+    else:
+        _process(_command(stage, folder, n), name)
+    record = stages.read_record(stage, folder, n)
+    say(f"{name}: {stage.says(record['counts'])} ({_duration(record['seconds'])})")
+    for warning in record["counts"].get("warnings", ()):
+        say(f"warning: {warning}", style="bold yellow")
+
+
+def say(text: str, style: str = "") -> None:
+    """A line on stderr, as it is: no markup of a name or a path counts."""
+    console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """12 s, or 3 min 20 s, or 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3_600} h {whole % 3_600 // 60} min"
+
+
+def _command(stage: Stage, folder: RunFolder, n: int) -> list[str]:
+    if stage.trains:
+        return launch.command(folder, n, stage.name)
+    return [sys.executable, "-m", "training.stage", stage.name, str(folder.path), str(n)]
+
+
+def _process(command: list[str], name: str) -> None:
+    """Runs a stage; it ends when this process ends, however that happens. Raises UserError if it fails."""
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "LMEVAL_LOG_LEVEL": "ERROR"}
+    status = stopping.run(command, {**quiet, **os.environ})
+    if status < 0:
+        signal_ = signal.Signals(-status).name
+        hint = "; too little memory, perhaps" if signal_ == "SIGKILL" else ""
+        raise UserError(f"{name} was ended by {signal_}{hint}; the same command continues")
+    if status:
+        raise UserError(f"{name} ended with status {status}; the lines above say why")
