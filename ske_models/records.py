@@ -87,6 +87,11 @@ class Answer(str):
         """As `Trace.trace`: made when it is needed, since it is larger than most answers."""
         return self._how.trace() if isinstance(self._how, Trace) else self._how
 
+    @property
+    def knowledge(self) -> StepOutput | None:
+        """The output of the first step, thought included; None if there was none, or it is not known."""
+        return self._how.knowledge if isinstance(self._how, Trace) else None
+
 
 class Completion(Answer):
     """A text from an engine that says how long it is. None: it does not say, and the text is counted.

@@ -25,6 +25,7 @@ from ske_models.fingerprint import NOT_IDENTITY, digest, weights
 from ske_models.lm_eval.engine import LMEvalEngine, backend_class, load
 from training.recipe import Recipe
 from training.run_folder import RunFolder
+from training.secret import revealed
 
 TRANSFORMERS = ("hf", "hf-auto", "huggingface")  # lm-eval's names of one class, which takes 3 s to import
 
@@ -73,7 +74,7 @@ def load_engine(folder: RunFolder, n: int) -> list[CheckpointEngine]:
     generation = folder.recipe.generation
     one_of("generation.backend", generation.backend, sorted(set(model_registry) - {"ske_explicit"}))
     model_class = backend_class(generation.backend)
-    args = dict(generation.args)
+    args = revealed(generation.args)
     if not issubclass(model_class, TemplateAPI):
         checkpoint = folder.checkpoint(n)
         if generation.endpoints:
@@ -98,7 +99,8 @@ def load_engine(folder: RunFolder, n: int) -> list[CheckpointEngine]:
     args = {"model": f"M{n}"} | args
     concurrent = int(args.get("num_concurrent", Servers.concurrent))
     args["num_concurrent"] = max(concurrent // len(generation.endpoints), 1)
-    args["base_url"] = where = ";".join(generation.endpoints)
+    where = ";".join(generation.endpoints)
+    args["base_url"] = ";".join(revealed(generation.endpoints))
     return [
         CheckpointEngine(load(model_class, generation.backend, args, ()), folder.recipe, where)
         for _ in generation.endpoints
@@ -110,7 +112,9 @@ def identity(folder: RunFolder, n: int) -> dict[str, Any]:
 
     The examples of few-shot prompts are left out: whoever shows them adds their hash.
     """
-    generation = folder.recipe.generation.model_dump(mode="json", exclude={"endpoints", "args", "shots"})
+    generation = folder.recipe.generation.model_dump(
+        mode="json", exclude={"endpoints", "args", "shots"}, exclude_none=True
+    )
     args = {name: value for name, value in folder.recipe.generation.args.items() if name not in NOT_IDENTITY}
     checkpoint = folder.checkpoint(n)
     return {

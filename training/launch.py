@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 from ske_models.errors import UserError
+from ske_models.yaml_data import load_yaml
+from training.paths import file_at
 from training.recipe import FOLDER, Sft
 from training.run_folder import RunFolder
 
@@ -40,12 +42,14 @@ def command(folder: RunFolder, n: int, stage: str) -> list[str]:
 def accelerate_config(name_or_path: str) -> Path:
     """A config of ours by its name, or a file. Raises UserError if there is neither."""
     ours = {path.stem: path for path in sorted((FOLDER / "accelerate").glob("*.yaml"))}
-    path = ours.get(name_or_path, Path(name_or_path).expanduser())
-    if not path.is_file():
+    path = ours.get(name_or_path) or file_at(name_or_path)
+    if path is None:
         raise UserError(
             f"sft.accelerate: {name_or_path}: no such file, nor a config of that name ({', '.join(ours)}); "
             "`accelerate config` makes one"
         )
+    if not isinstance(load_yaml(path, f"sft.accelerate: {path}"), dict):
+        raise UserError(f"sft.accelerate: {path}: no config; `accelerate config` makes one")
     return path
 
 

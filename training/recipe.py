@@ -120,6 +120,9 @@ class Generation(Strict):
     max_verdict_tokens: AtLeastOne = 512  # of a judgement that the model gives itself
     max_question_tokens: AtLeastOne = 256
     window: AtLeastOne = 512  # questions per call of the backend; a killed run repeats at most one window
+    think: str | None = (
+        None  # what a thought is told by: "off", or marks as in <plan>...</plan>; null: all known
+    )
     shots: str | None = None  # YAML of few-shot examples for M0; later checkpoints see none
 
 
@@ -188,6 +191,7 @@ class Mix(Strict):
     scoring_knowledge: Count | None = None
     scoring_reasoning: Count | None = None
     general: Count | None = None
+    thoughts: bool = False  # train on what a model thought before its text, too
     kept_as: Literal["explicit", "cot"] = "explicit"  # cot: knowledge and reasoning as one text
 
 

@@ -40,8 +40,8 @@ def main() -> None:
         raise UserError(f"--until {args.until}: no stage; one of: {', '.join(stages.BY_NAME)}")
     if args.until == base.STAGE.name and wanted.model.base is None:
         raise UserError(
-            f"--until {args.until}: the recipe has an M0 (model.checkpoint) and no base model, so it has no such "
-            "stage; leave it out"
+            f"--until {args.until}: the recipe has an M0 (model.checkpoint) and no base model, so it has no "
+            "such stage; leave it out"
         )
     if args.dry_run:
         plan.show(folder, rounds)

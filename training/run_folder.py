@@ -19,6 +19,7 @@ from ske_models.errors import UserError
 from ske_models.files import read_json
 from ske_models.prompts import PromptSet
 from ske_models.prompts import load as load_prompts
+from ske_models.reply import Marks, marks_of
 from training.recipe import Recipe, Round, Select, of_json
 
 
@@ -41,6 +42,11 @@ class RunFolder:
     def prompts(self) -> PromptSet:
         """The recipe's prompt set."""
         return load_prompts(self.recipe.prompts)
+
+    @property
+    def marks(self) -> Marks:
+        """What a thought is told by in the texts of this run."""
+        return marks_of(self.recipe.generation.think or "default")
 
     @property
     def rounds(self) -> int:

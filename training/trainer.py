@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import (
     AutoConfig,
@@ -33,9 +34,11 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from ske_models.errors import UserError
-from ske_models.files import read_jsonl, write_jsonl
+from ske_models.files import write_jsonl
+from ske_models.loading import reason, require_whole
 from training import card, domains
 from training.data.examples import IGNORED, encode, end_of_turn, order, set_template
+from training.data.texts import ExampleRow, rows_of
 from training.launch import settings, split
 from training.run_folder import RunFolder
 
@@ -55,7 +58,11 @@ def train(folder: RunFolder, n: int) -> dict[str, Any]:
     Raises UserError: no start checkpoint, one without a chat template, no example (short enough), a batch
     that cannot be split over the processes, too little disk space, a loss that is not finite.
     """
-    sft, target, rows = settings(folder, n), folder.checkpoint(n), read_jsonl(folder.round(n) / "sft.jsonl")
+    sft, target, rows = (
+        settings(folder, n),
+        folder.checkpoint(n),
+        rows_of(folder.round(n) / "sft.jsonl", ExampleRow),
+    )
     if (target / card.LINEAGE).is_file() and (target / "config.json").is_file():
         return card.read_lineage(target)["training"]  # killed after it was done
     if sft.threads:
@@ -154,13 +161,19 @@ def load_tokenizer(folder: RunFolder, n: int, parent: str, revision: str | None)
 
 
 def load_model(parent: str, revision: str | None, sft: Sft) -> PreTrainedModel:
-    """In float32. Raises UserError if it cannot be had."""
+    """In float32. Raises UserError if it cannot be loaded, or lacks a tensor."""
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            parent, revision=revision, dtype=torch.float32, attn_implementation=sft.attention
+        model, info = AutoModelForCausalLM.from_pretrained(
+            parent,
+            revision=revision,
+            dtype=torch.float32,
+            attn_implementation=sft.attention,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{parent}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
+        raise UserError(f"{parent}: cannot be loaded: {reason(error)}") from error
+    require_whole(info, parent)
+    return model
 
 
 def examples(

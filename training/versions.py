@@ -6,10 +6,12 @@ python -c "from training.versions import versions; print(versions())"
 from __future__ import annotations
 
 import importlib.metadata
+from functools import cache
 
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "lm-eval", "openai", "vllm")
 
 
+@cache
 def versions() -> dict[str, str]:
     """Name -> version of those that are installed."""
     dists = importlib.metadata.distributions()

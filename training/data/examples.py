@@ -1,6 +1,6 @@
 """What the trainer sees: examples as token ids, loss on the completion only, and the order of the batches.
 
-    from training.examples import encode, end_of_turn, order
+    from training.data.examples import encode, end_of_turn, order
     encode(tokenizer, end_of_turn(tokenizer), rows)
 
 The prompt's ids are those that lm-eval's hf backend makes of the same messages, and the completion follows
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jinja2 import TemplateError
 
 from ske_models.errors import UserError
+from ske_models.loading import reason
+from training.paths import file_at
 from training.recipe import FOLDER
 
 if TYPE_CHECKING:
@@ -43,7 +45,13 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
             "(model.base.chat_template in the recipe)"
         )
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
-    rest = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(_MARK)[2]
+    try:  # in transformers' sandbox of jinja2: a template of a recipe or a checkpoint runs nothing
+        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except (TemplateError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise UserError(f"{where}: its chat template cannot be used: {reason(error)}") from error
+    if _MARK not in rendered:
+        raise UserError(f"{where}: its chat template leaves out what an assistant says")
+    rest = rendered.rpartition(_MARK)[2]
     special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     found = [(rest.index(token), -len(token), token) for token in special if token in rest]
     if not found:
@@ -60,13 +68,16 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name_or_path: str | None) -
     """
     if name_or_path is not None:
         ours = {path.stem: path for path in sorted(FOLDER.glob("*.jinja"))}
-        path = ours.get(name_or_path, Path(name_or_path).expanduser())
-        if not path.is_file():
+        path = ours.get(name_or_path) or file_at(name_or_path)
+        if path is None:
             raise UserError(
                 f"model.base.chat_template: {name_or_path}: no such file, nor a template of that name "
                 f"({', '.join(ours)})"
             )
-        tokenizer.chat_template = path.read_text(encoding="utf-8")
+        try:
+            tokenizer.chat_template = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"model.base.chat_template: {path}: cannot be read: {error}") from error
     end = end_of_turn(tokenizer)
     ids = tokenizer(end, add_special_tokens=False)["input_ids"]
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ids[-1])

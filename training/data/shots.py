@@ -9,15 +9,16 @@ question) for questions that are written from passages.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from ske_models.errors import UserError
 from ske_models.fingerprint import digest
+from ske_models.yaml_data import load_with_lines
+from training.paths import file_at
 from training.recipe import FOLDER
+from training.recipe_errors import explain
 from training.run_folder import RunFolder
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
@@ -61,19 +62,16 @@ def load(name: str | None) -> Shots:
     """
     if name is None:
         return Shots()
-    path = FOLDER / name if (FOLDER / name).is_file() else Path(name).expanduser()
-    if not path.is_file():
+    path = file_at(str(FOLDER / name)) or file_at(name)
+    if path is None:
         raise UserError(f"generation.shots: {name}: no such file, neither here nor in {FOLDER}")
+    content, lines = load_with_lines(path, str(path))
     try:
-        return Shots.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        return Shots.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(key) for key in first["loc"]) or "the file"
+        said = explain(str(path), content, lines, error.errors()[0])
         raise UserError(
-            f"{path}: {field}: {first['msg'].lower()}; `steps` has question, knowledge and reasoning, `ask` "
-            "passage and question"
+            f"{said}; `steps` has question, knowledge and reasoning, `ask` passage and question"
         ) from error
 
 

@@ -15,13 +15,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ske_models.errors import UserError
 from ske_models.files import Row, read_jsonl
+from ske_models.reply import DEFAULT, Marks, reply_of
 
 KINDS: tuple[Literal["knowledge", "reasoning"], ...] = ("knowledge", "reasoning")
 M = TypeVar("M", bound=BaseModel)
 
 
+class QuestionRow(BaseModel):
+    """What is needed of a row of questions.jsonl."""
+
+    model_config = ConfigDict(strict=True)
+    id: str
+    question: str
+
+
 class TextRow(BaseModel):
-    """What is needed of a row of written.jsonl."""
+    """What is needed of a row of written.jsonl or selected.jsonl."""
 
     model_config = ConfigDict(strict=True)
     id: str
@@ -37,6 +46,18 @@ class TextRow(BaseModel):
         return not (any(self.truncated.values()) or not self.knowledge.strip() or not self.reasoning.strip())
 
 
+class SelectedRow(BaseModel):
+    """What is needed of a row of selected.jsonl."""
+
+    model_config = ConfigDict(strict=True)
+    id: str
+    sample: int
+    question: str
+    ending: str
+    knowledge: str
+    reasoning: str
+
+
 class Score(BaseModel):
     """What is needed of a row of scores.jsonl. `score`: None if the text is unscored."""
 
@@ -47,9 +68,23 @@ class Score(BaseModel):
     score: Annotated[int, Field(ge=1, le=10)] | None
 
 
+class ScoredRow(Score):
+    """What an example of scoring needs of a row of scores.jsonl."""
+
+    verdict: str
+
+
+class ExampleRow(BaseModel):
+    """What is needed of a row of sft.jsonl."""
+
+    model_config = ConfigDict(strict=True)
+    prompt: Annotated[list[dict[str, str]], Field(min_length=1)]
+    completion: Annotated[list[dict[str, str]], Field(min_length=1)]
+
+
 @dataclass(frozen=True)
 class Text:
-    """One sample of a question: its row of written.jsonl, and its scores where there are any."""
+    """One sample of a question: its row of written.jsonl, what of it is used, and its scores, if any."""
 
     row: Row
     written: TextRow
@@ -75,7 +110,20 @@ class Text:
         return all(score is not None and score >= threshold for score in self.scores.values())
 
 
-def read(folder: Path) -> list[Text]:
+def rows_of(file: Path, model: type[BaseModel]) -> list[Row]:
+    """The rows of a file. Raises UserError if one has not the fields of `model`."""
+    rows = read_jsonl(file)
+    for row in rows:
+        _checked(model, row, file)
+    return rows
+
+
+def replies(row: Row, marks: Marks) -> Row:
+    """A row with the replies of its two texts: what a model thought before them is left out."""
+    return row | {kind: reply_of(row[kind], marks) for kind in KINDS}
+
+
+def read(folder: Path, marks: Marks = DEFAULT) -> list[Text]:
     """The texts of a round, in the order of written.jsonl.
 
     Raises UserError if a row lacks a field or a verdict, has a score that is none, or is there twice.
@@ -90,7 +138,8 @@ def read(folder: Path) -> list[Text]:
         scores[key] = score.score
     texts, seen = [], set()
     for row in read_jsonl(written_file):
-        written = _checked(TextRow, row, written_file)
+        _checked(TextRow, row, written_file)
+        written = TextRow.model_validate(replies(row, marks))
         name = (written.id, written.sample)
         if name in seen:
             raise UserError(f"{written_file}: {written.id}, sample {written.sample} is there twice")

@@ -19,8 +19,10 @@ from typing import Any
 
 from ske_models.errors import UserError
 from ske_models.files import Row, read_jsonl, write_json, write_jsonl
+from ske_models.reply import reply_of
 from ske_tasks.intervals import Interval, interval
 from training import domains
+from training.data.texts import replies
 from training.reporting.tables import Result, results, scale_mean
 from training.run_folder import RunFolder
 from training.stages.judge import KINDS, Judged, judge_texts
@@ -139,10 +141,11 @@ def _of_checkpoint(
     truth = domain.truth if domain else None
     for doc_id in drawn:
         row = result.rows[doc_id]
+        answer = reply_of(row["answer"])
         question = row["doc"].get("ske_question", row["doc"].get("question"))
         if any((row["truncated"] or {}).values()):
             skipped["truncated"] += 1
-        elif not (row["knowledge"] or "").strip() or not row["answer"].strip():
+        elif not (row["knowledge"] or "").strip() or not answer.strip():
             skipped["empty"] += 1
         elif question is None or (truth is not None and truth(question, "", "") is None):
             skipped["question_unknown"] += 1
@@ -156,7 +159,7 @@ def _of_checkpoint(
                     "hit": row["hit"],
                     "question": question,
                     "knowledge": row["knowledge"],
-                    "reasoning": row["answer"],
+                    "reasoning": answer,
                 }
             )
     return texts
@@ -181,8 +184,9 @@ def _self_scored(folder: RunFolder) -> list[Row]:
         whole = [row for row in written if len(scores.get((row["id"], row["sample"]), ())) == len(KINDS)]
         rng = random.Random(f"{folder.recipe.seed}-analysis-round{n}")
         for row in rng.sample(whole, min(folder.recipe.analysis.items, len(whole))):
-            kept = {key: row[key] for key in ("id", "sample", "question", "knowledge", "reasoning")}
-            texts.append({"round": n, **kept, "scores": scores[row["id"], row["sample"]]})
+            reply = replies(row, folder.marks)
+            shown = {key: reply[key] for key in ("id", "sample", "question", "knowledge", "reasoning")}
+            texts.append({"round": n, **shown, "scores": scores[row["id"], row["sample"]]})
     return texts
 
 

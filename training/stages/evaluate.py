@@ -20,6 +20,7 @@ from ske_models.errors import UserError
 from ske_models.files import read_json, write_json, write_jsonl
 from ske_models.records import Answer
 from training.run_folder import RunFolder
+from training.secret import revealed
 from training.stages import Stage, checkpoint_files, part, prompting
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
             layout=folder.recipe.layout,
             store=str(results / "store.sqlite"),
             pretrained=str(folder.checkpoint(n)),
-            **settings.args,
+            **revealed(settings.args),
         )
         for task, method in missing:
             model.ask_by(method)

@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ske_models.files import Row, read_jsonl, write_jsonl
+from ske_models.files import Row, write_jsonl
 from ske_models.prompts import PromptSet
 from ske_models.prompts import load as load_prompts
 from ske_models.reply import reply_of
 from training import domains
+from training.data.texts import TextRow, replies, rows_of
 from training.judges.verdict import Verdict
 from training.recipe import OpenAIJudge, Recipe
 from training.run_folder import RunFolder
@@ -156,9 +157,11 @@ def judge_texts(
 def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Judges round `n`; returns its counts: texts scored, unscored by reason and skipped, histograms, cost.
 
-    Samples whose knowledge or reasoning is empty or truncated are skipped.
+    Samples whose knowledge or reasoning is empty or truncated are skipped; of a text that has a thought, the
+    reply is judged.
     """
-    written = read_jsonl(folder.round(n) / "written.jsonl")
+    rows_written = rows_of(folder.round(n) / "written.jsonl", TextRow)
+    written = [replies(row, folder.marks) for row in rows_written]
     whole = [row for row in written if _whole(row)]
     items = [_judged(row, kind) for row in whole for kind in KINDS]
     path = folder.round(n) / "scores.jsonl"

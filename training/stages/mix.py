@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ske_models.errors import UserError
-from ske_models.files import Row, read_jsonl, write_jsonl
+from ske_models.files import Row, write_jsonl
 from ske_models.method import Message, Question, answer_messages, knowledge_messages
+from ske_models.reply import reply_of
 from training import domains
 from training.data.sources import chats
+from training.data.texts import ScoredRow, SelectedRow, TextRow, replies, rows_of
 from training.recipe import DatasetChats
 from training.run_folder import RunFolder
 from training.stages import Stage, part, prompting
@@ -43,7 +45,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     if mix.kept_as == "cot":
         written["reasoning"] = [] if mix.reasoning == 0 else _cot(folder, _selected(folder, n))
     elif mix.knowledge != 0 or mix.reasoning != 0:
-        written["knowledge"], written["reasoning"] = _explicit(folder, _selected(folder, n))
+        written["knowledge"], written["reasoning"] = _explicit(folder, _selected(folder, n), mix.thoughts)
     found: list[Row] = []
     kinds: dict[str, dict[str, int]] = {}
     for kind, rows in written.items():
@@ -80,7 +82,7 @@ def table(counts: dict[str, Any]) -> list[tuple[str, int]]:
 
 def _selected(folder: RunFolder, n: int) -> list[Row]:
     file = folder.round(n) / "selected.jsonl"
-    rows = read_jsonl(file)
+    rows = rows_of(file, SelectedRow)
     if not rows:
         raise UserError(
             f"{file}: empty, nothing was selected; the histogram of the scores is in "
@@ -94,16 +96,18 @@ def _asked(row: Row) -> Question:
     return Question((), row["question"], row["question"], row["ending"])
 
 
-def _explicit(folder: RunFolder, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """The two steps of each selected text."""
+def _explicit(folder: RunFolder, rows: Sequence[Row], thoughts: bool) -> tuple[list[Row], list[Row]]:
+    """The two steps of each selected text; with what the model thought before each, if `thoughts`."""
     prompts, layout = folder.prompts, folder.recipe.layout
     knowledge, reasoning = [], []
     for row in rows:
         question, name = _asked(row), f"{row['id']}.{row['sample']}"
+        reply = replies(row, folder.marks)
+        learned = row if thoughts else reply
         asked = knowledge_messages(question, prompts)
-        knowledge.append(_example("knowledge", name, asked, row["knowledge"]))
-        asked = answer_messages(question, prompts, "explicit", layout, row["knowledge"])
-        reasoning.append(_example("reasoning", name, asked, row["reasoning"]))
+        knowledge.append(_example("knowledge", name, asked, learned["knowledge"]))
+        asked = answer_messages(question, prompts, "explicit", layout, reply["knowledge"])
+        reasoning.append(_example("reasoning", name, asked, learned["reasoning"]))
     return knowledge, reasoning
 
 
@@ -117,7 +121,7 @@ def _cot(folder: RunFolder, rows: Sequence[Row]) -> list[Row]:
             answer_messages(_asked(row), prompts, "cot", layout, None),
             as_cot(row["knowledge"], row["reasoning"]),
         )
-        for row in rows
+        for row in (replies(row, folder.marks) for row in rows)
     ]
 
 
@@ -143,16 +147,22 @@ def scorings(folder: RunFolder, n: int, about: Kind, count: int | None) -> tuple
     Scores are represented as evenly as there are scorings of each.
     """
     prompts = folder.prompts
-    texts = {(row["id"], row["sample"]): row for row in read_jsonl(folder.round(1) / "written.jsonl")}
+    written, scores = folder.round(1) / "written.jsonl", folder.round(1) / "scores.jsonl"
+    texts = {(row["id"], row["sample"]): row for row in rows_of(written, TextRow)}
     rows = []
-    for row in read_jsonl(folder.round(1) / "scores.jsonl"):
+    for row in rows_of(scores, ScoredRow):
         if row["kind"] != about or row["score"] is None:
             continue
-        text = texts[row["id"], row["sample"]]
+        if (row["id"], row["sample"]) not in texts:
+            raise UserError(
+                f"{scores}: {row['id']}, sample {row['sample']} is not in {written.name}; "
+                "delete the file to judge again"
+            )
+        text = replies(texts[row["id"], row["sample"]], folder.marks)
         reasoning = text["reasoning"] if about == "reasoning" else None
         judged = Judged(row["id"], about, text["question"], text["knowledge"], reasoning)
         asked: list[Message] = [{"role": "user", "content": prompt(prompts, judged)}]
-        example = _example("scoring", f"{row['id']}.{row['sample']}", asked, row["verdict"])
+        example = _example("scoring", f"{row['id']}.{row['sample']}", asked, reply_of(row["verdict"]))
         rows.append({**example, "score": row["score"]})
     distinct = _distinct(rows)
     pool, first = distinct, getattr(folder.settings(1).mix, f"scoring_{about}")

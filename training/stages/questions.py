@@ -20,11 +20,13 @@ from typing import Any
 from ske_models.errors import UserError
 from ske_models.files import Row, read_jsonl, write_jsonl
 from ske_models.fingerprint import digest
+from ske_models.reply import reply_of
 from training import domains
 from training.data import asking, passages
 from training.data.overlap import NearDuplicates, TestItems
 from training.data.shots import of_round as shots_of
 from training.data.sources import rows as column
+from training.data.texts import QuestionRow, rows_of
 from training.domain import Source
 from training.recipe import DatasetQuestions, PassageQuestions, Recipe
 from training.run_folder import RunFolder
@@ -43,7 +45,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     Raises UserError: a source cannot be had or has no question left, an earlier round has none.
     """
     recipe = folder.recipe
-    earlier = [row for k in range(1, n) for row in read_jsonl(folder.round(k) / "questions.jsonl")]
+    earlier = [row for k in range(1, n) for row in rows_of(folder.round(k) / "questions.jsonl", QuestionRow)]
     sources = recipe.questions.sources
     pools = [_pool(recipe, place) for place in range(len(sources))]
     sieve = _Sieve(recipe, earlier, [row["question"] for pool in pools for row in pool])
@@ -187,7 +189,7 @@ def _from_passages(
         rows = asking.ask(folder, n, folder.round(n) / f"asked-{place + 1}-{attempt}.jsonl", batch)
         candidates = []
         for row in rows:
-            question, why = asking.read_question(row["text"], row["truncated"])
+            question, why = asking.read_question(reply_of(row["text"], folder.marks), row["truncated"])
             candidate = {"id": digest(question), "question": question, "source": source.label}
             if why is None:
                 candidates.append(candidate)

@@ -34,7 +34,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     selected; then nothing is written.
     """
     select = folder.select(n)
-    texts = read(folder.round(n))
+    texts = read(folder.round(n), folder.marks)
     counts = count(texts, select)
     chosen = choose(_of_kinds(folder, n, texts), select, random.Random(f"{folder.recipe.seed}-select-{n}"))
     if not chosen:

@@ -20,6 +20,7 @@ from ske_models.method import Question, Shot
 from ske_models.pipeline import Pipeline
 from ske_models.prompts import load as load_prompts
 from ske_models.records import Item
+from ske_models.reply import Marks, split_thought
 from ske_models.store import Store
 from training.data.shots import load as load_shots
 from training.data.shots import of_round as shots_of
@@ -76,7 +77,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     written = in_windows(
         folder.round(n) / "written.jsonl", key, windows, work, len(engines), f"M{writer} writes"
     )
-    return _counts(questions, written)
+    return _counts(questions, written, folder.marks)
 
 
 def estimate(recipe: Recipe, n: int) -> dict[str, int]:
@@ -113,6 +114,7 @@ def _sample(
         knowledge_settings=engine.settings(prompts.knowledge_tokens, *seed),
         knowledge_limit=prompts.knowledge_tokens,
         max_in_flight=len(questions),
+        marks=folder.marks,
     )
     items = [
         Item(
@@ -129,7 +131,7 @@ def _sample(
             "sample": sample,
             "question": row["question"],
             "ending": row["ending"],
-            "knowledge": answer.trace["knowledge"],
+            "knowledge": answer.knowledge.text if answer.knowledge else "",
             "reasoning": str(answer),
             "truncated": {text: answer.trace["truncated"][step] for text, step in STEPS.items()},
             "tokens": {text: answer.trace["tokens"][step] for text, step in STEPS.items()},
@@ -138,17 +140,28 @@ def _sample(
     ]
 
 
-def _counts(questions: list[Row], written: list[Row]) -> dict[str, Any]:
+def _counts(questions: list[Row], written: list[Row], marks: Marks) -> dict[str, Any]:
+    """Truncated and tokens are of whole texts; empty and distinct are of what is used of them.
+
+    thoughts, unfinished: texts that began with a thought, and those whose thought did not end; where there
+    are some.
+    """
     counts: dict[str, Any] = {"questions": len(questions), "rows": len(written)}
     for text in STEPS:
         length = Counter(row["truncated"][text] for row in written)
+        split = [split_thought(row[text], marks) for row in written]
         counts[text] = {
             "truncated": length[True],
             "unknown_length": length[None],
-            "empty": sum(not row[text].strip() for row in written),
-            "distinct": len({(row["id"], row[text].strip()) for row in written}),
+            "empty": sum(not part.reply.strip() for part in split),
+            "distinct": len(
+                {(row["id"], part.reply.strip()) for row, part in zip(written, split, strict=True)}
+            ),
             "tokens": sum(row["tokens"][text] or 0 for row in written),
         }
+        if thoughts := sum(bool(part.thought) or not part.finished for part in split):
+            unfinished = sum(not part.finished for part in split)
+            counts[text] |= {"thoughts": thoughts, "unfinished": unfinished}
     return counts
 
 
@@ -164,8 +177,8 @@ def _says(counts: dict[str, Any]) -> str:
     parts = [f"{2 * counts['rows']:,} texts for {counts['questions']:,} questions"]
     tokens = sum(counts[text]["tokens"] for text in STEPS)
     parts += [f"{tokens:,} tokens"] if tokens else []
-    for what in ("truncated", "empty"):
-        n = sum(counts[text][what] for text in STEPS)
+    for what in ("truncated", "empty", "thoughts", "unfinished"):
+        n = sum(counts[text].get(what, 0) for text in STEPS)
         parts += [f"{n:,} {what}"] if n else []
     return ", ".join(parts)
 
