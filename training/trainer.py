@@ -34,11 +34,10 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from ske_models.errors import UserError
-from ske_models.files import write_jsonl
+from ske_models.files import read_jsonl, write_jsonl
 from ske_models.loading import reason, require_whole
 from training import card, domains
 from training.data.examples import IGNORED, encode, end_of_turn, order, set_template
-from training.data.texts import ExampleRow, rows_of
 from training.launch import settings, split
 from training.run_folder import RunFolder
 
@@ -61,7 +60,7 @@ def train(folder: RunFolder, n: int) -> dict[str, Any]:
     sft, target, rows = (
         settings(folder, n),
         folder.checkpoint(n),
-        rows_of(folder.round(n) / "sft.jsonl", ExampleRow),
+        read_jsonl(folder.round(n) / "sft.jsonl"),
     )
     if (target / card.LINEAGE).is_file() and (target / "config.json").is_file():
         return card.read_lineage(target)["training"]  # killed after it was done

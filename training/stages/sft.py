@@ -11,12 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from training.data.texts import ExampleRow, rows_of
 from training.run_folder import RunFolder
 from training.stages import Stage, checkpoint_files, part
 
 
 def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Makes RUN/M{n} and returns its counts. Raises UserError as `training.trainer.train` does."""
+    rows_of(folder.round(n) / "sft.jsonl", ExampleRow)  # before seconds of imports
     from training.trainer import train
 
     return train(folder, n)
