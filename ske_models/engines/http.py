@@ -123,7 +123,6 @@ class Dispatcher:
             up.set()
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self.servers.tls),
-            timeout=aiohttp.ClientTimeout(total=self.servers.timeout),
             headers=self.servers.headers,
             trust_env=True,
         )
@@ -168,13 +167,16 @@ class Dispatcher:
             return
         try:
             new = await self._outcome(url, call)
+        except RetryableError:
+            self._put(call)
+            raise
+        except UserError as mistake:  # which asyncio would take for the end of the process
+            raise StopError from mistake
+        else:
             for following in new:
                 self._put(following)
             self.bar.total = (self.bar.total or 0) + len(new)
             self.bar.update()
-        except RetryableError:
-            self._put(call)
-            raise
         finally:
             self.queue.task_done()
 
@@ -194,8 +196,6 @@ class Dispatcher:
             self.faults["rejected"] += 1
             self.heard = time.monotonic()
             error = rejected
-        except UserError as mistake:  # which asyncio would take for the end of the process
-            raise StopError from mistake
         try:
             return self.failed(call, error)
         except StopError as stop:
@@ -296,8 +296,7 @@ class Dispatcher:
     async def _exchange(self, url: str, payload: Any) -> tuple[int, Mapping[str, str], bytes]:
         """(status, headers, body) of a request. Raises RetryableError if it fails, StopError if all will."""
         seconds = min(self.servers.timeout, max(self.ends - time.monotonic(), 0.01))
-        limit = aiohttp.ClientTimeout(total=seconds)
-        own = self.places[url]
+        limit, own = aiohttp.ClientTimeout(total=seconds), self.places[url]
         try:
             async with self.session.post(url, json=payload, headers=own, timeout=limit) as response:
                 return response.status, response.headers, await _body(response)

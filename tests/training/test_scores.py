@@ -67,6 +67,16 @@ CLEAR = [
     ("Score: N means N points.\nScore: 7", 7),
     ("<think>Perhaps Score: 3.\nOr Score: 4.</think>\nFine.\nScore: 6", 6),
     ("Fine.\r\nScore: 6\r\n", 6),
+    ("<THINK>Score: 3</THINK>\nScore: 6", 6),
+    ("[THINK]Score: 3.[/THINK]Fine.\nScore: 6", 6),
+    ("◁think▷Score: 3.◁/think▷Fine.\nScore: 6", 6),
+    ("<seed:think>Score: 3.</seed:think>Fine.\nScore: 6", 6),
+    ("<|channel|>analysis<|message|>Score: 3<|end|><|start|>assistant<|channel|>final<|message|>Score: 6", 6),
+    ("Or Score: 4.</think>Score: 6", 6),
+    ("Fine.\nScore: 6<|im_end|>\n<|im_start|>user\nScore: 2", 6),
+    ("Score: 6</s>", 6),
+    ("Score: 6<end_of_turn>\n", 6),
+    ("Score: 6<｜end▁of▁sentence｜>", 6),
 ]
 
 UNCLEAR = [
@@ -143,6 +153,9 @@ UNCLEAR = [
     "| Score | 8 |",
     "Knowledge score: 8\nReasoning score: 6",
     "Score: 8</think>",
+    "<think>Perhaps.\nScore: 8",
+    "[THINK]Score: 8",
+    "<|channel|>analysis<|message|>Score: 8",
     "Score: 8e0",
     "Score: 0x8",
     "Score: VIII",
@@ -165,4 +178,7 @@ def test_what_is_not_clear_has_no_score(text):
 def test_a_verdict_at_its_token_limit_has_no_score():
     assert read_verdict("Score: 1", truncated=True) == Verdict(None, "Score: 1", 1, "truncated")
     assert read_verdict("Score: 1", truncated=False) == Verdict(1, "Score: 1", 1, None)
+    thinks = "<think>Score: 1.\nNo.</think>\n\nRight.\nScore: 8<|eot_id|>"
+    assert read_verdict(thinks, truncated=False) == Verdict(8, "Right.\nScore: 8", 1, None)
+    assert read_verdict(thinks, truncated=True) == Verdict(None, "Right.\nScore: 8", 1, "truncated")
     assert read_verdict("Well.", truncated=False, attempts=2) == Verdict(None, "Well.", 2, "unreadable")

@@ -21,6 +21,15 @@ AGAIN = 0.7  # the temperature (at least) of a second attempt; greedily a model 
 _MARKUP = re.compile(
     r"\\boxed(?=\{)|(?<![A-Za-z*_`#$\[\]{}])[*_`#$\[\]{}]+|[*_`#$\[\]{}]+(?![A-Za-z*_`#$\[\]{}])"
 )
+# A server may leave the end of a turn in a text, and what the model wrote after it.
+_END_OF_TURN = re.compile(
+    r"""
+    <\| (?: im_end | eot_id | eom_id | end | endoftext | end_of_text ) \|>    # Qwen, Llama 3, Phi, GPT-2
+    | </s> | <eos> | <end_of_turn>                                          # Llama 2, Gemma
+    | < [|｜] end▁of▁sentence [|｜] >                                        # DeepSeek
+    """,
+    re.VERBOSE,
+)
 _STATEMENT = re.compile(
     r"""
     (?: ^ [\s•-]* | (?<=[.!?]) ["')\u201d]? \s+ )       # opens its line, or follows a sentence
@@ -55,20 +64,24 @@ def read_verdict(text: str, truncated: bool, attempts: int = 1) -> Verdict:
 
     One that reached its token limit has no score: "Score: 1" may be half of "Score: 10".
     """
-    reply = reply_of(text)
+    reply = own_text(text)
     if truncated:
         return Verdict(None, reply, attempts, "truncated")
     score = read_score(reply)
     return Verdict(score, reply, attempts, "unreadable" if score is None else None)
 
 
+def own_text(text: str) -> str:
+    """What a judge says: neither its thoughts nor what follows the end of its turn."""
+    return _END_OF_TURN.split(reply_of(text), maxsplit=1)[0]
+
+
 def read_score(text: str) -> int | None:
     """The score, 1 to 10, that a judge's text closes with; None if it is missing or not clear.
 
-    Not clear: no integer from 1 to 10, two different scores stated, anything after the score. A thought is no
-    part of the text.
+    Not clear: no integer from 1 to 10, two different scores stated, anything after the score.
     """
-    lines = [_MARKUP.sub("", line).strip() for line in reply_of(text).splitlines()]
+    lines = [_MARKUP.sub("", line).strip() for line in own_text(text).splitlines()]
     lines = [line for line in lines if any(map(str.isalnum, line))]
     if not lines:
         return None
