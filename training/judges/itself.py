@@ -15,6 +15,7 @@ from lm_eval.api.instance import Instance
 from ske_models.files import Row
 from ske_models.fingerprint import digest
 from ske_models.records import Request, measured, prompt_tokens
+from ske_models.reply import Marks
 from training.data.windows import in_windows
 from training.engine import CheckpointEngine, identity, load_engine
 from training.judges.verdict import AGAIN, Verdict, read_verdict
@@ -36,7 +37,7 @@ def ask(
 
     def work(worker: int, index: int, window: Sequence[str]) -> list[Row]:
         rows = _write(greedy[worker], window, "judge", checkpoint, index)
-        again = [place for place, row in enumerate(rows) if _read(row).score is None]
+        again = [place for place, row in enumerate(rows) if _read(row, folder.marks).score is None]
         second = _write(sampled[worker], [window[place] for place in again], "judge again", checkpoint, index)
         for place, row in zip(again, second, strict=True):
             for name in ("input", "output"):
@@ -49,7 +50,7 @@ def ask(
     rows = in_windows(parts, key, windows, work, max(len(engines), 1), label)
     parts.unlink()
     spent = {name: sum(row[name] for row in rows) for name in ("input", "output")}
-    return [_read(row) for row in rows], {"tokens": spent}
+    return [_read(row, folder.marks) for row in rows], {"tokens": spent}
 
 
 def _at(engine: CheckpointEngine, temperature: float) -> CheckpointEngine:
@@ -86,5 +87,5 @@ def _write(engine: CheckpointEngine, window: Sequence[str], *seed: str | int) ->
     return rows
 
 
-def _read(row: Row) -> Verdict:
-    return read_verdict(row["text"], row["truncated"], row["attempts"])
+def _read(row: Row, marks: Marks) -> Verdict:
+    return read_verdict(row["text"], row["truncated"], row["attempts"], marks)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ske_models.reply import reply_of
+from ske_models.reply import DEFAULT, Marks, reply_of
 
 AGAIN = 0.7  # the temperature (at least) of a second attempt; greedily a model would say the same
 
@@ -59,21 +59,16 @@ class Verdict:
     why: str | None = None
 
 
-def read_verdict(text: str, truncated: bool, attempts: int = 1) -> Verdict:
+def read_verdict(text: str, truncated: bool, attempts: int = 1, marks: Marks = DEFAULT) -> Verdict:
     """A judge's text as a verdict. What it thought first is no part of it: models learn from the text.
 
-    One that reached its token limit has no score: "Score: 1" may be half of "Score: 10".
+    marks: what a thought is told by. One that reached its token limit has no score: "Score: 1" may be half of "Score: 10".
     """
-    reply = own_text(text)
+    reply = _own_text(text, marks)
     if truncated:
         return Verdict(None, reply, attempts, "truncated")
-    score = read_score(reply)
+    score = _score(reply)
     return Verdict(score, reply, attempts, "unreadable" if score is None else None)
-
-
-def own_text(text: str) -> str:
-    """What a judge says: neither its thoughts nor what follows the end of its turn."""
-    return _END_OF_TURN.split(reply_of(text), maxsplit=1)[0]
 
 
 def read_score(text: str) -> int | None:
@@ -81,7 +76,16 @@ def read_score(text: str) -> int | None:
 
     Not clear: no integer from 1 to 10, two different scores stated, anything after the score.
     """
-    lines = [_MARKUP.sub("", line).strip() for line in own_text(text).splitlines()]
+    return _score(_own_text(text, DEFAULT))
+
+
+def _own_text(text: str, marks: Marks) -> str:
+    """What a judge says: neither its thoughts nor what follows the end of its turn."""
+    return _END_OF_TURN.split(reply_of(text, marks), maxsplit=1)[0]
+
+
+def _score(reply: str) -> int | None:
+    lines = [_MARKUP.sub("", line).strip() for line in reply.splitlines()]
     lines = [line for line in lines if any(map(str.isalnum, line))]
     if not lines:
         return None

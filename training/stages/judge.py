@@ -13,14 +13,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ske_models.files import Row, write_jsonl
 from ske_models.prompts import PromptSet
 from ske_models.prompts import load as load_prompts
-from ske_models.reply import reply_of
 from training import domains
 from training.data.texts import TextRow, replies, rows_of
 from training.judges.verdict import Verdict
@@ -55,11 +54,6 @@ class Judged:
     def content(self) -> tuple[str, str, str | None]:
         """What the verdict depends on."""
         return self.question, self.knowledge, self.reasoning
-
-    def without_thoughts(self) -> Judged:
-        """What a judge is shown of it: the replies."""
-        reasoning = None if self.reasoning is None else reply_of(self.reasoning)
-        return replace(self, knowledge=reply_of(self.knowledge), reasoning=reasoning)
 
 
 @dataclass(frozen=True)
@@ -122,7 +116,6 @@ def judge_texts(
     reached (what was answered is kept: the same call goes on), no such checkpoint, a question that a
     domain's judge cannot know.
     """
-    items = [item.without_thoughts() for item in items]
     first: dict[tuple[str, str, str | None], Judged] = {}
     for item in items:
         first.setdefault(item.content, item)
@@ -186,7 +179,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
 
 
 def _whole(row: Row) -> bool:
-    return not any(row["truncated"][kind] or not reply_of(row[kind]).strip() for kind in KINDS)
+    return not any(row["truncated"][kind] or not row[kind].strip() for kind in KINDS)
 
 
 def _judged(row: Row, kind: Kind) -> Judged:
