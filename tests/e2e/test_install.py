@@ -1,17 +1,21 @@
 """What an installed wheel, and an editable install, teach an unmodified lm-eval; in fresh environments.
 
-    pytest -q tests/test_install.py
+    pytest -q tests/e2e/test_install.py
 
 Nothing is downloaded: a fresh environment finds every other package in the one that runs the tests.
 """
 
 from __future__ import annotations
 
+import email
+import hashlib
+import json
 import os
 import statistics
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -19,6 +23,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("ske_models", "ske_tasks", "training")
 VALUE = "ske_models.lm_eval:SKEExplicitLM"
 REGISTERED = "import lm_eval.models; known = lm_eval.api.registry.model_registry; names = dict(known.items())"
 
@@ -50,6 +55,18 @@ def environment(folder: Path, *, with_pip: bool = False) -> Path:
     return folder / "bin" / "python"
 
 
+def run_hatchling(hook: str, source: Path, out: Path) -> None:
+    """Call a hook of PEP 517 as pip does."""
+    code = f"import hatchling.build as backend; backend.{hook}({str(out)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
+
+
+def digests(wheel: Path) -> dict[str, str]:
+    """The digest of each file of a wheel."""
+    with zipfile.ZipFile(wheel) as files:
+        return {name: hashlib.sha256(files.read(name)).hexdigest() for name in files.namelist()}
+
+
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheel and the editable wheel, as pip and uv have hatchling build them."""
@@ -57,8 +74,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     built = {}
     for kind, hook in {"wheel": "build_wheel", "editable": "build_editable"}.items():
         (folder / kind).mkdir()
-        code = f"import hatchling.build as backend; backend.{hook}({str(folder / kind)!r})"
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+        run_hatchling(hook, ROOT, folder / kind)
         (built[kind],) = (folder / kind).glob("*.whl")
     return built
 
@@ -88,13 +104,32 @@ def installed(request: pytest.FixtureRequest, pythons: dict[str, Path]) -> Path:
 def test_wheel_holds_the_package_and_nothing_else(wheels: dict[str, Path]) -> None:
     names = zipfile.ZipFile(wheels["wheel"]).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
-    assert tops == {"ske_models", "ske_tasks", "ske_learn_hook.py", "ske_learn_hook.pth"}
-    kept = {".py", ".yaml", ".json", ".jinja", ".safetensors", ".md"}
-    for package in ("ske_models", "ske_tasks"):
-        files = subprocess.run(
-            ["git", "ls-files", package], cwd=ROOT, check=True, capture_output=True, text=True
-        )
-        assert {name for name in files.stdout.split() if Path(name).suffix in kept} <= set(names)
+    assert tops == {*PACKAGES, "ske_learn_hook.py", "ske_learn_hook.pth"}
+    tracked = subprocess.run(
+        ["git", "ls-files", *PACKAGES], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(tracked) <= set(names)
+
+
+def test_wheel_promises_only_what_it_holds(wheels: dict[str, Path]) -> None:
+    """Every extra is for code of the wheel: `train` for `training`; what only a checkout uses is no extra."""
+    with zipfile.ZipFile(wheels["wheel"]) as wheel:
+        (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(wheel.read(name))
+    assert set(metadata.get_all("Provides-Extra", [])) == {"all", "lm-eval", "opencompass", "train", "vllm"}
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
+
+
+def test_sdist_builds_the_same_wheel(wheels: dict[str, Path], tmp_path: Path) -> None:
+    run_hatchling("build_sdist", ROOT, tmp_path)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    (source,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    (tmp_path / "again").mkdir()
+    run_hatchling("build_wheel", source, tmp_path / "again")
+    (again,) = (tmp_path / "again").glob("*.whl")
+    assert digests(again) == digests(wheels["wheel"])
+    assert len(digests(again)) > 100
 
 
 def test_stock_command_lists_our_tasks(pythons: dict[str, Path]) -> None:
@@ -159,7 +194,7 @@ def test_switched_off_lm_eval_is_as_installed_and_install_does_the_same(installe
 
 
 def test_running_the_line_again_is_harmless(installed: Path) -> None:
-    line = (ROOT / "ske_learn_hook.pth").read_text()
+    line = (ROOT / "packaging" / "ske_learn_hook.pth").read_text()
     code = f"""if True:
         import sys
         exec({line!r})
@@ -198,6 +233,24 @@ def test_what_is_left_of_a_removed_package_breaks_nothing(pythons: dict[str, Pat
     assert run(pythons["wheel"], "-c", no_package).stderr == ""
     no_lm_eval = "import sys; sys.modules['lm_eval'] = None; import ske_learn_hook; ske_learn_hook.install()"
     assert run(pythons["wheel"], "-c", no_lm_eval).stderr == ""
+
+
+def test_wheel_alone_runs_the_method_and_the_rounds(pythons: dict[str, Path], tmp_path: Path) -> None:
+    """Away from the checkout: the stock command on the embedded model, and the rounds' plan."""
+    command = [str(Path(sysconfig.get_path("scripts")) / "lm_eval"), "--model", "ske_explicit"]
+    tasks = ["--tasks", "ske_world", "--limit", "20", "--output_path", str(tmp_path)]
+    done = run(pythons["wheel"], *command, *tasks, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert "|ske_world" in done.stdout
+    (result,) = tmp_path.rglob("results_*.json")
+    assert json.loads(result.read_text())["n-samples"]["ske_world"]["effective"] == 20
+    plan = run(pythons["wheel"], "-m", "training.round", "--recipe", "world", "--dry-run")
+    assert "M4" in plan.stdout + plan.stderr
+
+
+def test_start_up_line_imports_nothing_but_itself(pythons: dict[str, Path]) -> None:
+    code = "import sys; print(*sys.modules)"
+    without, with_package = (set(run(pythons[kind], "-c", code).stdout.split()) for kind in ("bare", "wheel"))
+    assert with_package - without == {"ske_learn_hook"}
 
 
 def test_interpreter_start_costs_under_a_millisecond(pythons: dict[str, Path]) -> None:
