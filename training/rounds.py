@@ -22,6 +22,7 @@ from ske_models.errors import UserError
 from ske_models.files import write_json
 from training import domains, earlier, launch, plan, recipe, stopping
 from training import stage as stages
+from training.data import chat_template
 from training.paths import folder_at
 from training.run_folder import RunFolder
 from training.stages import Stage, base, judge
@@ -114,11 +115,14 @@ def _why(error: OSError | ValueError) -> str:
 def _begin(folder: RunFolder) -> None:
     """The recipe and M0 into the folder. What is done must have been done by this recipe.
 
-    Raises UserError for what would stop the run hours later: no such prompt set, no key, no M0, or
-    one without a chat template.
+    Raises UserError for what would stop the run hours later: no such prompt set, no key, no M0, one
+    without a chat template, or a template of the recipe that is refused.
     """
     earlier.renamed(folder)
     judge.check(folder.recipe)
+    start_from = folder.recipe.model.base
+    if start_from is not None and start_from.chat_template is not None:
+        chat_template.read(start_from.chat_template)
     for n in range(folder.rounds + 1):
         for stage in stages.of_round(folder, n):
             stages.is_done(stage, folder, n)

@@ -20,8 +20,7 @@ from jinja2 import TemplateError
 
 from ske_models.errors import UserError
 from ske_models.loading import reason
-from training.paths import file_at
-from training.recipe import FOLDER
+from training.data import chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,20 +63,11 @@ def set_template(tokenizer: PreTrainedTokenizerBase, name_or_path: str | None) -
     """Gives a base model's tokenizer a chat template, and the token that ends its turns as end of sequence.
 
     name_or_path: of a jinja file, or of one of ours (training/recipes/*.jinja); None: it has one already.
-    Raises UserError: no such file, or a template with tokens that the tokenizer does not have.
+    Raises UserError: no such file, a template that `chat_template.read` refuses, or one with tokens that the
+    tokenizer does not have.
     """
     if name_or_path is not None:
-        ours = {path.stem: path for path in sorted(FOLDER.glob("*.jinja"))}
-        path = ours.get(name_or_path) or file_at(name_or_path)
-        if path is None:
-            raise UserError(
-                f"model.base.chat_template: {name_or_path}: no such file, nor a template of that name "
-                f"({', '.join(ours)})"
-            )
-        try:
-            tokenizer.chat_template = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"model.base.chat_template: {path}: cannot be read: {error}") from error
+        tokenizer.chat_template = chat_template.read(name_or_path)
     end = end_of_turn(tokenizer)
     ids = tokenizer(end, add_special_tokens=False)["input_ids"]
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ids[-1])
