@@ -29,5 +29,5 @@ def one_of(name: str, value: Any, known: Collection[str]) -> None:
 
 def at_least_one(name: str, value: Any) -> None:
     """Raises UserError if the argument `name` is given and is no whole number of at least 1."""
-    if value is not None and (not isinstance(value, int) or value < 1):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise UserError(f"{name}={value}: a whole number of at least 1 is needed")

@@ -105,7 +105,7 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         new.unlink(missing_ok=True)
         raise UserError(
-            f"{path}: cannot be written: {error.strerror}; make room (or choose another --run) and give the "
+            f"{path}: cannot be written: {error.strerror}; make room (or write elsewhere) and give the "
             "same command again"
         ) from error
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ske_models.errors import UserError
+from ske_models.files import user_path
 from ske_models.secrets import NAMES as SECRETS
 from ske_models.secrets import masked
 from ske_models.store import cache_folder
@@ -75,12 +76,12 @@ def fingerprint(
 def _identity(name: str, value: Any, args: Mapping[str, Any], served: bool) -> Any:
     if isinstance(value, (dict, list, tuple)):
         return json.loads(json.dumps(masked(value), default=str))
-    if name in PLACES and not (served and name != "tokenizer"):
-        revision = args.get("revision") if name != "tokenizer" else args.get("tokenizer_revision")
-        return weights(str(value), revision, name, args.get("gguf_file"))
-    path = Path(str(value)).expanduser()
-    if os.sep in str(value) and "://" not in str(value) and path.exists():
-        return weights(str(value), None, name)
+    may_be_local = (name in PLACES or os.sep in str(value)) and "://" not in str(value)
+    local = may_be_local and user_path(str(value), f"{name}={value}").exists()
+    if local or (name in PLACES and not (served and name != "tokenizer")):
+        revision = args.get("tokenizer_revision" if name == "tokenizer" else "revision")
+        found = weights(str(value), revision, name, args.get("gguf_file"))
+        return f"content {found}" if local else found
     return masked(str(value))
 
 
@@ -90,7 +91,7 @@ def weights(pretrained: str, revision: str | None = None, name: str = "pretraine
     Cards (*.md) and hidden files do not count, nor do a folder's other GGUF files where `only` names one.
     name: of the argument, for the message. Raises UserError if there is neither.
     """
-    place = Path(pretrained).expanduser()
+    place = user_path(pretrained, f"{name}={pretrained}")
     if place.is_file():
         return _file_hash(place)
     if place.is_dir():

@@ -5,8 +5,8 @@
     explicit  k = M(q, p_extract)                   writes the knowledge down (paper, section "Method"),
               a = M(q, k, p_reason)                 then reasons with it
 
-Two layouts of `explicit`: `single` asks each step in a conversation of its own; `multiturn` lets the
-second step continue the first one's conversation, so that a prefix cache holds all of it.
+Two layouts of `explicit`: in `single` each step is a conversation of its own; in `multiturn` the second step
+continues the first one's conversation, so that a prefix cache holds all of it.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ def answer_messages(
     if template == "reason":
         assert knowledge is not None
         for shot in question.shots:
-            # an example is asked as a question of ours is, whatever the harness wants its own to end in
-            asked = Question((), shot.question, shot.question, question.ending)
-            turns += _reason_turns(asked, prompts, layout, shot.knowledge)
+            # an example has the form of the question at hand, whatever ending the harness wants for its own
+            example = Question((), shot.question, shot.question, question.ending)
+            turns += _reason_turns(example, prompts, layout, shot.knowledge)
             turns.append(_assistant(shot.reasoning))
         turns += _reason_turns(question, prompts, layout, knowledge)
     elif template == "cot":

@@ -57,7 +57,7 @@ class Trace:
     truncated: bool | None
 
     def trace(self) -> dict[str, Any]:
-        """As it stands in results."""
+        """As it is written into results."""
         method, layout, prompts = self.run
         known = self.knowledge
         return {

@@ -125,7 +125,7 @@ def _by_pairs(text: str, pairs: re.Pattern[str]) -> Split:
 
 
 def _by_channels(text: str) -> Split:
-    """The channel `final` is the reply; every other one, and what stands before the first, is thought."""
+    """The channel `final` is the reply; every other one, and what comes before the first, is thought."""
     thoughts: list[str] = []
     replies: list[str] = []
     began, name = 0, ""  # of the channel that we are in; the prompt may have begun the first
@@ -141,6 +141,16 @@ def _by_channels(text: str) -> Split:
 def _is_quoted(text: str, mark: re.Match[str]) -> bool:
     before = text[max(mark.start() - 1, 0) : mark.start()]
     return before != "" and before in _QUOTES and text.startswith(before, mark.end())
+
+
+def with_end(marks: Marks, end: str | None) -> Marks:
+    """The marks, with another text that ends a thought (lm-eval's `think_end_token`)."""
+    if end is None or (marks.pairs is not None and marks.pairs.fullmatch(end)):
+        return marks
+    other = rf"(?P<close_end>{re.escape(end)})"
+    if marks.pairs is None:
+        return Marks(re.compile(other))
+    return Marks(re.compile(f"{marks.pairs.pattern}|{other}", marks.pairs.flags), marks.channels)
 
 
 def marks_of(setting: str | bool | None) -> Marks:

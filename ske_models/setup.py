@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from ske_models.controls import CONTROLS, EMPTY, SHUFFLED, EmptyKnowledge
 from ske_models.errors import UserError, at_least_one, one_of
+from ske_models.files import user_path
 from ske_models.fingerprint import digest
 from ske_models.knowledge import KnowledgeFile
 from ske_models.method import LAYOUTS, METHODS, Layout
@@ -83,7 +84,8 @@ class Setup:
         if self._knowledge_argument == EMPTY:
             self.knowledge_file = EmptyKnowledge()
         elif self._knowledge_argument and self._knowledge_argument != SHUFFLED:
-            path, foreign = Path(self._knowledge_argument), self.foreign_knowledge
+            name = str(self._knowledge_argument)
+            path, foreign = user_path(name, f"knowledge={name}"), self.foreign_knowledge
             self.knowledge_file = KnowledgeFile(path, fingerprint, self.prompts.hash, in_batches, foreign)
 
     def pipeline(
@@ -111,4 +113,4 @@ def store_path(store: str | Path | None, fingerprint: Mapping[str, Any]) -> Path
         return None
     if store == DEFAULT_STORE:
         return cache_folder() / f"{digest(dict(fingerprint))}.sqlite"
-    return Path(store).expanduser()
+    return user_path(str(store), f"store={store}")

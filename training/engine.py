@@ -22,7 +22,8 @@ from lm_eval.models.api_models import TemplateAPI
 from ske_models.engines.servers import Servers
 from ske_models.errors import UserError, one_of
 from ske_models.fingerprint import NOT_IDENTITY, digest, weights
-from ske_models.lm_eval.engine import LMEvalEngine, backend_class, load
+from ske_models.lm_eval.backend import backend_class, load
+from ske_models.lm_eval.engine import LMEvalEngine
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 from training.secret import revealed

@@ -20,7 +20,7 @@ class Continuous(ABC):
     """
 
     def suits(self, requests: Sequence[Request]) -> bool:
-        """Whether these are to be asked in this way; if not, they are asked by `generate_until`."""
+        """Whether these are generated in this way; if not, by `generate_until`."""
         return True
 
     @abstractmethod
@@ -29,14 +29,14 @@ class Continuous(ABC):
 
     @abstractmethod
     def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
-        """As `ske_models.records.Engine.generate`: what `done` returns is asked in the same call.
+        """As `ske_models.records.Engine.generate`: what `done` returns is generated in the same call.
 
         quiet: without a progress bar.
         """
 
 
 def surely_fits(prompt: str, room: int) -> bool:
-    """Whether a text has room without a look at its tokens: none of them stands for less than a byte."""
+    """Whether a text has room without a look at its tokens: each is at least a byte."""
     return len(prompt.encode("utf-8", "replace")) + 8 <= room  # 8: tokens that a tokenizer puts before it
 
 

@@ -6,18 +6,18 @@ Used by the lm-eval adapter, and by whatever else generates with lm-eval's model
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, CacheHook, TemplateLM
-from lm_eval.api.registry import get_model
-from lm_eval.models.api_models import TemplateAPI
+from lm_eval.models.utils import postprocess_generated_text
 
 from ske_models.errors import UserError
 from ske_models.lm_eval.continuous import Continuous, SharesContexts
-from ske_models.lm_eval.served import served
 from ske_models.method import Message
-from ske_models.records import Done, Request, Settings
+from ske_models.records import Completion, Done, Request, Settings
+from ske_models.reply import split_thought
 
 
 class _StepHook(CacheHook):
@@ -36,11 +36,14 @@ class LMEvalEngine:
     """lm-eval's backend as the pipeline sees it (`ske_models.records.Engine`).
 
     quiet: without the backend's own progress bar.
+    thought_end: the text that ends a thought, where lm-eval's `think_end_token` says so (backend.py). A
+        task's stop strings are then looked for behind it only.
     """
 
-    def __init__(self, inner: LM, quiet: bool = False) -> None:
+    def __init__(self, inner: LM, quiet: bool = False, thought_end: str | None = None) -> None:
         self.inner = inner
         self.quiet = quiet
+        self.thought_end = thought_end
 
     def render(self, messages: Sequence[Message], chat: bool) -> Any:
         if not chat:
@@ -49,6 +52,48 @@ class LMEvalEngine:
         return self.inner.apply_chat_template(list(messages), add_generation_prompt=not continues)
 
     def generate(self, requests: Sequence[Request], done: Done) -> list[str]:
+        if self.thought_end is None:
+            return self._generate(requests, done)
+        stops: list[Any] = []
+
+        def without_stops(given: Sequence[Request]) -> list[Request]:
+            stops.extend(request.settings.get("until") for request in given)
+            return [replace(r, settings={**r.settings, "until": []}) for r in given]
+
+        def finished(index: int, text: str) -> Sequence[Request]:
+            return without_stops(done(index, self._stopped(text, stops[index])))
+
+        texts = self._generate(without_stops(requests), finished)
+        return [self._stopped(text, stop) for text, stop in zip(texts, stops, strict=False)]
+
+    def _stopped(self, text: str, stop: Any) -> str:
+        """The whole text, its reply cut at a task's stop strings. What is still a thought has no reply."""
+        assert self.thought_end is not None
+        thought, mark, reply = text.rpartition(self.thought_end)
+        if not mark and not split_thought(text).finished:
+            return text
+        gap = reply[: len(reply) - len(reply.lstrip())] if mark else ""
+        kept = thought + mark + gap + postprocess_generated_text(reply[len(gap) :], stop, None)
+        if len(kept) == len(text):
+            return text
+        cut = Completion(kept)
+        if isinstance(text, Completion):
+            cut.tokens, cut.prompt_tokens, cut.cached_tokens = (
+                text.tokens,
+                text.prompt_tokens,
+                text.cached_tokens,
+            )
+            cut.truncated = False
+        return cut
+
+    def spoken(self, text: str) -> str:
+        """What lm-eval is given of a text: all of it, or what its `think_end_token` leaves."""
+        if self.thought_end is None:
+            return text
+        _, mark, reply = text.rpartition(self.thought_end)
+        return reply.lstrip() if mark else split_thought(text).reply
+
+    def _generate(self, requests: Sequence[Request], done: Done) -> list[str]:
         if isinstance(self.inner, Continuous) and self.inner.suits(requests):
             return self.inner.write(requests, done, self.quiet)
         by_prompt: dict[Any, list[int]] = {}
@@ -60,10 +105,15 @@ class LMEvalEngine:
                 done(by_prompt[prompt][0], text)
 
         self.inner.set_cache_hook(_StepHook(finished))
-        texts = self.inner.generate_until(
-            [instance(r.origin, "generate_until", (r.prompt, dict(r.settings))) for r in requests],
-            **({"disable_tqdm": True} if self.quiet else {}),
-        )
+        try:
+            texts = self.inner.generate_until(
+                [instance(r.origin, "generate_until", (r.prompt, dict(r.settings))) for r in requests],
+                **({"disable_tqdm": True} if self.quiet else {}),
+            )
+        except ValueError as error:
+            if "model_kwargs" not in str(error):  # transformers, of settings that it does not know
+                raise
+            raise UserError(f"--gen_kwargs: {str(error).splitlines()[0]}") from error
         self.inner.set_cache_hook(CacheHook(None))
         return texts
 
@@ -92,51 +142,3 @@ class LMEvalEngine:
 def instance(origin: Instance, request_type: Any, arguments: tuple) -> Instance:
     """A request of our own on behalf of one of the harness'."""
     return Instance(request_type, origin.doc, arguments, origin.idx, metadata=origin.metadata)
-
-
-def backend_class(backend: str) -> type[LM]:
-    """lm-eval's class of that name. Raises UserError if a package that it needs is not installed."""
-    try:
-        return get_model(backend)
-    except ImportError as error:
-        extra = "; pip install 'ske-learn[vllm]'" if backend == "vllm" else ""
-        raise UserError(f"backend={backend}: cannot be imported ({error}){extra}") from error
-
-
-def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequence[str]) -> LM:
-    """The backend with its model in it; servers as in `lm_eval_served`, vLLM as in `lm_eval_vllm`.
-
-    Raises UserError if the model or vLLM cannot be had, an argument is unknown, or vLLM refuses its value.
-
-    ours: the arguments that whoever calls this takes itself, to be named with an unknown one.
-    """
-    where = args.get("pretrained") or args.get("model")
-    if issubclass(model_class, TemplateAPI):
-        model_class = served(model_class)
-    if backend == "vllm" and int(args.get("data_parallel_size", 1)) == 1:
-        from ske_models.lm_eval.vllm import ContinuousVLLM
-
-        model_class = ContinuousVLLM
-    if backend == "hf":
-        from ske_models.lm_eval.hf import ContinuousHF
-
-        model_class = ContinuousHF
-    try:
-        return model_class.create_from_arg_obj(args)
-    except ImportError as error:
-        raise UserError(f"backend={backend}: {error}") from error
-    except OSError as error:
-        raise UserError(f"backend={backend}: cannot load {where}: {str(error).splitlines()[0]}") from error
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise UserError(f"backend={backend}: {error}; ours are: {', '.join(ours)}") from error
-    except (ValueError, RuntimeError) as error:
-        if backend != "vllm":
-            raise
-        from ske_models.lm_eval.vllm import refusal
-
-        reason = refusal(error)
-        if reason is None:
-            raise
-        raise UserError(f"backend=vllm: cannot load {where}: {reason}") from error

@@ -32,6 +32,7 @@ from transformers.generation.continuous_batching.cache import group_layers_by_at
 from ske_models.errors import UserError
 from ske_models.lm_eval.continuous import Continuous, SharesContexts, surely_fits
 from ske_models.lm_eval.shared_prefix import can_share, score
+from ske_models.loading import require_whole
 from ske_models.records import Completion, Done, Request
 
 log = logging.getLogger(__name__)
@@ -57,14 +58,55 @@ class _Settings:
     others: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """One of transformers' Auto classes, for checkpoints that are whole."""
+
+    auto_class: Any
+
+    def from_pretrained(self, where: str, **options: Any) -> Any:
+        model, info = self.auto_class.from_pretrained(where, output_loading_info=True, **options)
+        require_whole(info, where)
+        return model
+
+
 class ContinuousHF(HFLM, Continuous, SharesContexts):
     """The backend, with lm-eval's arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._shown: int | None = None
         super().__init__(*args, **kwargs)
         self._why_static = self._find_why_static()
         self._said: str | None = None
         self._known_settings: dict[str, _Settings] = {}  # by their JSON
+
+    def _create_model(self, pretrained: str, *args: Any, **kwargs: Any) -> None:
+        """As lm-eval's. Raises UserError if the checkpoint lacks a tensor, for which there would be noise."""
+        auto_class: Any = self.AUTO_MODEL_CLASS  # type: ignore[has-type]
+        self.AUTO_MODEL_CLASS = _Whole(auto_class)
+        try:
+            super()._create_model(pretrained, *args, **kwargs)
+        finally:
+            self.AUTO_MODEL_CLASS = auto_class
+
+    def show(self, token: int) -> str:
+        """A special token, which decoding leaves out, as its text: it ends a thought."""
+        self._shown = token
+        return self.tokenizer.decode([token])
+
+    def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> str:
+        """As lm-eval's, but for the last of the tokens that `show` has named."""
+        if self._shown is None or not skip_special_tokens or self._shown not in tokens:
+            return super().tok_decode(tokens, skip_special_tokens)
+        tokens = list(tokens)
+        at = len(tokens) - 1 - tokens[::-1].index(self._shown)
+        return "".join(
+            [
+                super().tok_decode(tokens[:at]),
+                self.tokenizer.decode([self._shown]),
+                super().tok_decode(tokens[at + 1 :]),
+            ]
+        )
 
     def suits(self, requests: Sequence[Request]) -> bool:
         """Whether continuous batching writes the same tokens, and is worth it."""
@@ -111,7 +153,7 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
         return score(self, requests) if can_share(self) else self.loglikelihood(list(requests))
 
     def cut_to(self, request: Request) -> int | None:
-        room = self.max_length - request.limit
+        room = self._room(request)
         if self.backend != "causal" or surely_fits(request.prompt, room):
             return None
         return room if len(self.tok_encode(request.prompt)) > room else None
@@ -120,7 +162,7 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
         return SEQUENCES if self.batch_size in ("auto", 1) else int(self.batch_size)
 
     def _find_why_static(self) -> str | None:
-        """Why continuous batching cannot be had or might write other tokens; None if neither is so."""
+        """Why continuous batching is not available, or might write other tokens; None if neither is so."""
         model = self.model
         if self.backend != "causal" or not isinstance(model, PreTrainedModel):
             return "the model is no plain decoder"
@@ -128,10 +170,8 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
             return "dtype is not float32, so the rounding depends on the batch"
         if len({parameter.device for parameter in model.parameters()}) > 1:
             return "the model is on several devices"
-        if self.think_end_token:
-            return "think_end_token is set"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about prompts, of which there are none here
+            warnings.simplefilter("ignore", UserWarning)  # about prompts; here is none
             changes_logits = bool(model._get_logits_processor(copy.deepcopy(model.generation_config)))
         if changes_logits:
             return "the model's generation_config changes the logits"
@@ -162,16 +202,21 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
 
     def _encode(self, request: Request) -> list[int]:
         """The prompt's tokens, cut from the left if the text would have no room after them."""
-        room = self.max_length - request.limit
-        if room < 1:
-            raise UserError(
-                f"{request.limit} tokens may be written, but the model has room for {self.max_length}, "
-                f"prompt included (step {request.step}); lower the limit"
-            )
+        room = self._room(request)
         tokens, _ = self.tok_batch_encode(
             [request.prompt], left_truncate_len=room, truncation=self.truncation
         )
         return tokens[0].tolist()
+
+    def _room(self, request: Request) -> int:
+        """Tokens that a prompt may have. Raises UserError if there is no room for any."""
+        room = self.max_length - request.limit
+        if room < 1 and self.backend == "causal":
+            raise UserError(
+                f"{request.limit} tokens may be written, but the model has room for {self.max_length}, "
+                f"prompt included (step {request.step}); lower the limit"
+            )
+        return room
 
     def _ends(self) -> list[int]:
         """The tokens that end a text."""

@@ -1,11 +1,11 @@
-"""`ske_explicit` for lm-eval: any registered lm-eval model, asked by one of the three methods.
+"""`ske_explicit` for lm-eval: any registered lm-eval model, prompted by one of the three methods.
 
     lm_eval --model ske_explicit --model_args backend=vllm,pretrained=ORG/NAME,method=explicit \\
             --tasks ske_mmlu --apply_chat_template --output_path out --log_samples
 
-Ours are `backend`, `method`, `prompts`, `layout`, `store`, `knowledge`, `max_knowledge_toks` and `window`
-(`SKEExplicitLM` says what they are); everything else goes to the backend. With no `pretrained` (nor
-`model`) the embedded TinyWorld model is used. Written against lm-eval 0.4.13.
+Ours are the arguments in `OURS` (`SKEExplicitLM` says what they are); everything else goes to the backend.
+With backend=hf and no `pretrained` (nor `model`) the embedded TinyWorld model is used. Written against
+lm-eval 0.4.13.
 """
 
 from __future__ import annotations
@@ -13,29 +13,34 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, CacheHook, TemplateLM
 from lm_eval.api.registry import model_registry
-from lm_eval.models.api_models import JsonChatStr, TemplateAPI
-from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.models.api_models import TemplateAPI
+from lm_eval.utils import simple_parse_args_string
 
 from ske_models import embedded
 from ske_models.errors import UserError, at_least_one, one_of
-from ske_models.files import encodable
+from ske_models.files import encodable, write_jsonl
 from ske_models.fingerprint import fingerprint
-from ske_models.lm_eval.engine import LMEvalEngine, backend_class, instance, load
-from ske_models.lm_eval.results import added_up, write_lines
-from ske_models.method import METHODS, Message, Question, answer_messages
+from ske_models.interrupt import ends_in_a_line
+from ske_models.lm_eval import questions
+from ske_models.lm_eval.backend import TRANSFORMERS, backend_class, complete, load, take_thought_end
+from ske_models.lm_eval.engine import LMEvalEngine, instance
+from ske_models.lm_eval.questions import ChatStr
+from ske_models.lm_eval.results import added_up
+from ske_models.method import METHODS, answer_messages
 from ske_models.pipeline import MAX_IN_FLIGHT
 from ske_models.plugin import results_file
 from ske_models.prompts import load as load_prompts
 from ske_models.records import Answer, Item, StepCounts, StepOutput
+from ske_models.reply import with_end
 from ske_models.secrets import hide
 from ske_models.setup import DEFAULT_STORE, Setup
 
@@ -53,24 +58,13 @@ OURS = (
 )
 
 
-class ChatStr(str):
-    """A rendered chat prompt that still knows its turns. lm-eval logs, hashes and pickles it as a `str`."""
-
-    messages: list[Message]
-
-    def __new__(cls, text: str, messages: list[Message] | None = None) -> ChatStr:
-        prompt = super().__new__(cls, text)
-        prompt.messages = messages or []
-        return prompt
-
-
 class SKEExplicitLM(LM):
     """An lm-eval model around an lm-eval model.
 
     backend: the name of any registered lm-eval model ("hf", "vllm", "local-chat-completions", ...).
     method: "direct", "cot" or "explicit" (ske_models/method.py).
     prompts: a prompt set by name, or a YAML file (ske_models/prompts).
-    layout: "single" or "multiturn", how the two steps of `explicit` are asked.
+    layout: "single" or "multiturn", how the two steps of `explicit` are prompted.
     store: a SQLite file for what the steps write, so that a killed run goes on where it was; "none" or None
         (which lm-eval makes of it): keep nothing. Without it, a file in ~/.cache/ske-learn, one per model.
     knowledge: a JSONL file with knowledge to use instead of asking for it (ske_models/knowledge.py);
@@ -103,34 +97,26 @@ class SKEExplicitLM(LM):
         super().__init__()
         one_of("backend", backend, sorted(name for name in model_registry if name != "ske_explicit"))
         at_least_one("window", window)
-        self.embedded = not {"pretrained", "model"} & backend_args.keys()
-        default_prompts = "world" if self.embedded else "default"
-        prompts = prompts or default_prompts
+        self.embedded = backend in TRANSFORMERS and not {"pretrained", "model"} & backend_args.keys()
+        prompts = prompts or ("world" if self.embedded else "default")
         setup = Setup(method, layout, prompts, store, knowledge, max_knowledge_toks, think, foreign_knowledge)
         if self.embedded:
-            if setup.prompts.hash != load_prompts("world").hash:
-                raise UserError(
-                    f"prompts={prompts}: the embedded model knows only `world`; name a pretrained="
-                )
-            embedded.verify(embedded.path())
-            backend_args |= {"pretrained": str(embedded.path()), "dtype": "float32"}
-            if backend == "hf" and not torch.cuda.is_available():
-                # without a device, `simple_evaluate` takes CUDA for granted; the command does not
-                backend_args.setdefault("device", "cpu")
-        if str(backend_args.get("batch_size", 1)) == "1":
-            # lm-eval's default sends one prompt at a time: no continuous batching in vLLM
-            backend_args |= {"batch_size": "auto"} if backend == "vllm" else {}
-            backend_args |= {"batch_size": 64} if backend == "hf" and self.embedded else {}
+            backend_args = _embedded_args(setup, backend_args)
+        backend_args = complete(backend, backend_args)
         model_class = backend_class(backend)
         served = issubclass(model_class, TemplateAPI)
-        one_engine = backend == "vllm" and int(backend_args.get("data_parallel_size", 1)) == 1
-        cuts_known = served or one_engine or backend == "hf"
-        identity = fingerprint(backend, backend_args, served, cuts_known)
-        setup.bind(identity)
+        if served and not {"pretrained", "model"} & backend_args.keys():
+            raise UserError(f"backend={backend}: name the model that the server has, with model=NAME")
+        self._local = not served
+        several = int(backend_args.get("data_parallel_size", 1)) > 1
+        cuts_known = served or (backend == "vllm" and not several) or backend in TRANSFORMERS
+        setup.bind(fingerprint(backend, backend_args, served, cuts_known))
         self.inner = load(model_class, backend, backend_args, OURS)
+        thought_end = take_thought_end(self.inner, backend_args.get("think_end_token"))
         self.tokenizer = self.inner.tokenizer if isinstance(self.inner, TemplateLM) else None
         self.default_limit = int(backend_args.get("max_gen_toks", 256))  # 256: lm-eval's, for all backends
-        self.engine = LMEvalEngine(self.inner)
+        self.engine = LMEvalEngine(self.inner, thought_end=thought_end)
+        setup.marks = with_end(setup.marks, thought_end)
         self.pipeline = setup.pipeline(
             self.engine,
             {
@@ -139,7 +125,7 @@ class SKEExplicitLM(LM):
                 "until": [],
                 "max_gen_toks": setup.knowledge_limit,
             },
-            window or (sys.maxsize if backend_args.get("data_parallel_size", 1) != 1 else MAX_IN_FLIGHT),
+            window or (sys.maxsize if several else MAX_IN_FLIGHT),
         )
         self._worlds: set[str | None] = {None}  # of the questions so far, which the embedded model must know
         self.report: dict[str, Any] = {}
@@ -153,10 +139,28 @@ class SKEExplicitLM(LM):
         results_file.check(arg_dict)
         args = dict(arg_dict)
         hide(arg_dict)
-        return super().create_from_arg_obj(args, additional_config)
+        kept: list[Path | None] = []
+
+        def how_to_go_on() -> str:
+            if None in kept:
+                return "nothing is kept, since store=none"
+            where = f"what is finished is in {kept[0]}: " if kept else ""
+            return f"{where}the same command goes on"
+
+        ends_in_a_line(how_to_go_on)
+        model = super().create_from_arg_obj(args, additional_config)
+        kept.append(model.pipeline.store.path)
+        return model
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> SKEExplicitLM:
+        """As `create_from_arg_obj`."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     def ask_by(self, method: str) -> None:
-        """Another method from here on, with the same loaded model; counts begin anew."""
+        """Another method from here on, with the same loaded model; counts begin again at 0."""
         one_of("method", method, METHODS)
         counts = {step: StepCounts() for step in self.pipeline.counts}
         self.pipeline = replace(self.pipeline, method=method, counts=counts)
@@ -168,7 +172,9 @@ class SKEExplicitLM(LM):
         items = [self._item(request) for request in requests]
         answers = self.pipeline.run(items)
         self._note(items, answers, (answer.trace for answer in answers))
-        return list(answers)
+        if self.engine.thought_end is None:
+            return list(answers)
+        return [Answer(self.engine.spoken(answer), answer.trace) for answer in answers]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         if self.pipeline.method == "direct":
@@ -252,29 +258,20 @@ class SKEExplicitLM(LM):
             embedded.verify(embedded.path(), request.doc["ske_world"])
             self._worlds.add(request.doc["ske_world"])
         settings = {} if scored else request.args[1]
-        limit = _limit(json.dumps(settings, sort_keys=True), self.default_limit)
+        limit = questions.limit(json.dumps(settings, sort_keys=True), self.default_limit)
         if limit < 1:
             raise UserError(f"max_gen_toks={limit}: at least 1 token is needed (task {request.task_name})")
-        return Item(self._question(request, scored), settings, limit, request, _group(request))
-
-    def _question(self, request: Instance, scored: bool) -> Question:
+        if self._local and "chat_template_kwargs" in settings:
+            raise UserError(
+                "--gen_kwargs chat_template_kwargs: for chat servers; a local model takes enable_thinking= "
+                "in --model_args (hf also chat_template_args)"
+            )
         context = request.args[0]
         if self.embedded and not isinstance(context, ChatStr):
             # The embedded model knows only chats, and a bare `lm_eval --model ske_explicit` shall work.
             context = self.apply_chat_template([{"role": "user", "content": context}])
-        if isinstance(context, ChatStr):
-            turns = context.messages
-        elif isinstance(context, JsonChatStr):
-            turns = json.loads(context.prompt)
-        elif self.pipeline.layout == "multiturn":
-            raise UserError("layout=multiturn needs a conversation; add --apply_chat_template")
-        else:
-            text, ending, stem = _split_asked(context, request.doc)
-            return Question((), context, text, ending, chat=False, scored=scored, stem=stem)
-        prefix = turns[-1]["content"] if turns[-1]["role"] == "assistant" else ""
-        *before, asked = turns[:-1] if prefix else turns
-        text, ending, stem = _split_asked(asked["content"], request.doc)
-        return Question(tuple(before), asked["content"], text, ending, prefix, scored=scored, stem=stem)
+        question = questions.question(context, request.doc, self.pipeline.layout, scored)
+        return Item(question, settings, limit, request, questions.group(request))
 
     def _informed(self, request: Instance, item: Item, knowledge: StepOutput) -> Instance:
         """The request with the knowledge in its context."""
@@ -313,38 +310,25 @@ class SKEExplicitLM(LM):
             folder = self.pipeline.store.path.with_suffix(".knowledge")
             for task, by_key in self._lines.items():
                 path = folder / f"{task}.{self.pipeline.method}.jsonl"
-                write_lines(path, [line for _, line in sorted(by_key.items())])
+                write_jsonl(path, [line for _, line in sorted(by_key.items())])
             self.report["knowledge_of_other_tasks"] = str(folder)
 
 
-@lru_cache
-def _limit(settings: str, default: int) -> int:
-    """The token limit in a task's settings, given as JSON: lm-eval copies them for each of its requests."""
-    return normalize_gen_kwargs(json.loads(settings), default)["max_gen_toks"]
-
-
-def _group(request: Instance) -> tuple[str, str]:
-    """The task, and the subset where our tasks' docs name one."""
-    subset = request.doc.get("subset") if isinstance(request.doc, Mapping) else None
-    return str(request.task_name), str(subset or "")
+def _embedded_args(setup: Setup, args: dict[str, Any]) -> dict[str, Any]:
+    """The backend's arguments for the embedded model. Raises UserError if the prompts are not its own."""
+    if setup.prompts.hash != load_prompts("world").hash:
+        raise UserError(
+            f"prompts={setup.prompts.name}: the embedded model knows only `world`; name a pretrained="
+        )
+    embedded.verify(embedded.path())
+    args = args | {"pretrained": str(embedded.path()), "dtype": "float32"}
+    if not torch.cuda.is_available():
+        # without a device, `simple_evaluate` takes CUDA for granted; the command does not
+        args.setdefault("device", "cpu")
+    if str(args.get("batch_size", 1)) == "1":
+        args["batch_size"] = 64
+    return args
 
 
 def _context(request: Instance) -> tuple[str | None, Any]:
     return request.task_name, request.args[0]
-
-
-def _split_asked(asked: str, doc: Any) -> tuple[str, str, str]:
-    """(question for the method's steps, how the answer must end, the question without its options), from a
-    user turn or a plain context.
-
-    Our own tasks say all of it in their docs (the last one is "" where a task does not); what comes before
-    them (few-shot examples in one turn) stays.
-    """
-    if isinstance(doc, Mapping) and "ske_question" in doc:
-        question, ending = doc["ske_question"], doc["ske_ending"]
-        own = f"{question}\n\n{ending}" if ending else question
-        if asked.endswith(own):
-            before = asked[: len(asked) - len(own)]
-            stem = doc.get("ske_stem", "")
-            return before + question, ending, stem and before + stem
-    return asked, "", ""

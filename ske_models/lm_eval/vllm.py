@@ -17,18 +17,19 @@ from tqdm import tqdm
 from vllm import SamplingParams
 
 from ske_models.engines.vllm import VLLMRun
+from ske_models.errors import UserError
 from ske_models.lm_eval.continuous import Continuous, surely_fits
 from ske_models.records import Done, Request
 
 
-def refusal(error: ValueError | RuntimeError) -> str | None:
-    """One line of why vLLM has not loaded a model: a setting that it refuses, or an engine that ended.
+def refusal(error: Exception, cause: str | None) -> str | None:
+    """One line of why vLLM has not loaded a model, where its own first line does not say it; else None.
 
-    Of the latter the cause stands in its log. None: neither of the two.
+    cause: the last error in the log of its processes. "See root cause above" does not help in one line.
     """
     if isinstance(error, ValidationError):  # whose own first line does not say why
         return str(error.errors()[0]["msg"]).splitlines()[0]
-    return str(error) if "Engine core initialization failed" in str(error) else None
+    return cause if "Engine core initialization failed" in str(error) else None
 
 
 class ContinuousVLLM(VLLM, Continuous):
@@ -41,6 +42,11 @@ class ContinuousVLLM(VLLM, Continuous):
 
     def cut_to(self, request: Request) -> int | None:
         room = self.max_length - self._settings(request)[2]
+        if room < 1:
+            raise UserError(
+                f"{request.limit} tokens may be written, but the model has room for {self.max_length}, "
+                f"prompt included (step {request.step}); lower the limit, or raise max_model_len"
+            )
         if surely_fits(request.prompt, room):
             return None
         return room if len(self.tok_encode(request.prompt)) > room else None

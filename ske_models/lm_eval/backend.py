@@ -1,0 +1,129 @@
+"""lm-eval's backends, loaded: which class, with which arguments, and one line for whatever does not load.
+
+backend = load(backend_class("hf"), "hf", {"pretrained": "ORG/NAME"}, ours=())
+
+Used by the lm-eval adapter and by the rounds (training/engine.py). LOGLEVEL=DEBUG shows an error's traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.api.model import LM
+from lm_eval.api.registry import get_model
+from lm_eval.models.api_models import TemplateAPI
+
+from ske_models.engines.overheard import last_error, overheard
+from ske_models.errors import UserError
+from ske_models.files import user_path
+from ske_models.lm_eval.served import served
+from ske_models.loading import reason
+from ske_models.secrets import masked
+
+log = logging.getLogger(__name__)
+
+TRANSFORMERS = ("hf", "hf-auto", "huggingface")  # lm-eval's names of one class
+
+
+def backend_class(backend: str) -> type[LM]:
+    """lm-eval's class of that name. Raises UserError if a package that it needs is not installed."""
+    try:
+        return get_model(backend)
+    except ImportError as error:
+        extra = "; pip install 'ske-learn[vllm]'" if backend == "vllm" else ""
+        raise UserError(f"backend={backend}: cannot be imported ({error}){extra}") from error
+
+
+def complete(backend: str, args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with what lm-eval wants in another form, or has a slow default for.
+
+    pretrained=FILE.gguf is its folder and `gguf_file`. Raises UserError where the backend cannot read it.
+    """
+    args = dict(args)
+    named = str(args.get("pretrained"))
+    file = user_path(named, f"pretrained={named}")
+    if file.suffix == ".gguf" and backend in (*TRANSFORMERS, "vllm"):
+        if backend == "vllm":
+            raise UserError(
+                f"pretrained={file}: lm-eval's vllm reads no GGUF file; use backend=hf, or `vllm serve` and "
+                "backend=local-chat-completions"
+            )
+        if not file.is_file():
+            raise UserError(f"pretrained={file}: no such file")
+        args |= {"pretrained": str(file.parent), "gguf_file": file.name}
+    if backend == "vllm" and str(args.get("batch_size", 1)) == "1":
+        args["batch_size"] = "auto"  # lm-eval's default sends one prompt at a time: no continuous batching
+    return args
+
+
+def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequence[str]) -> LM:
+    """The backend with its model in it; servers as in `served.py`, vLLM as in `vllm.py`, hf as in `hf.py`.
+
+    Raises UserError if that does not work: a package is missing, an argument unknown, a file broken, ...
+    ours: the arguments that whoever calls this takes itself, to be named with an unknown one.
+    """
+    model_class = _ours(model_class, backend, args)
+    try:
+        if backend != "vllm":
+            return model_class.create_from_arg_obj(args)
+        with overheard() as said:
+            return model_class.create_from_arg_obj(args)
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"backend={backend}: {error}") from error
+    except TypeError as error:
+        if "keyword argument" not in str(error) and "positional argument" not in str(error):
+            raise _cannot_load(backend, args, reason(error), error) from error
+        own = f"; ours are: {', '.join(ours)}" if ours else ""
+        raise UserError(f"backend={backend}: {str(error).splitlines()[0]}{own}") from error
+    except Exception as error:
+        # whatever a model's files can raise, in any of the libraries that read them
+        why = reason(error)
+        if backend == "vllm":
+            from ske_models.lm_eval.vllm import refusal
+
+            why = refusal(error, last_error(said)) or why
+        raise _cannot_load(backend, args, why, error) from error
+
+
+def _ours(model_class: type[LM], backend: str, args: dict[str, Any]) -> type[LM]:
+    """The class that does the same with what a long run needs."""
+    if issubclass(model_class, TemplateAPI):
+        return served(model_class)
+    if backend == "vllm" and int(args.get("data_parallel_size", 1)) == 1:
+        from ske_models.lm_eval.vllm import ContinuousVLLM
+
+        return ContinuousVLLM
+    if backend in TRANSFORMERS:
+        from ske_models.lm_eval.hf import ContinuousHF
+
+        return ContinuousHF
+    return model_class
+
+
+def _cannot_load(backend: str, args: dict[str, Any], why: str, error: Exception) -> UserError:
+    log.debug("backend=%s", backend, exc_info=error)
+    named = {
+        name: args[name] for name in ("pretrained", "model", "gguf_file", "peft", "delta") if name in args
+    }
+    what = ", ".join(f"{name}={value}" for name, value in named.items()) or "its model"
+    return UserError(f"backend={backend}: cannot load {masked(what)}: {masked(why)}")
+
+
+def take_thought_end(inner: LM, token: str | int | None) -> str | None:
+    """The text that ends a thought, from lm-eval's `think_end_token` (a text, or transformers' token id).
+
+    The backend does not cut there any more: texts are measured and stored whole, and cut when they are used.
+    """
+    if token is None:
+        return None
+    inner.think_end_token = None
+    if not str(token).isdigit():
+        return str(token)
+    from ske_models.lm_eval.hf import ContinuousHF
+
+    assert isinstance(inner, ContinuousHF), "no other backend of lm-eval takes a token id"
+    return inner.show(int(token))
