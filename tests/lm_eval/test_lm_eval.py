@@ -16,7 +16,8 @@ from lm_eval.tasks import TaskManager
 from ske_models import prompts
 from ske_models.errors import UserError
 from ske_models.knowledge import export
-from ske_models.lm_eval.model import ChatStr, SKEExplicitLM
+from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.lm_eval.questions import ChatStr
 from ske_models.store import Store
 
 TASKS = Path(__file__).parents[1] / "tasks"

@@ -122,6 +122,24 @@ def test_without_the_hook_the_module_runs_the_same(tiny_llama, tmp_path, uninter
     assert result(tmp_path / "out")[0]["results"] == uninterrupted[0]["results"]
 
 
+def test_ctrl_c_ends_in_one_line_and_the_same_command_goes_on(tiny_llama, tmp_path, uninterrupted):
+    store, output = tmp_path / "store.sqlite", tmp_path / "out"
+    command = LM_EVAL + arguments(tiny_llama, store, output)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    ) as process:
+        while process.poll() is None and finished(store) < 3:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate()[1].decode()
+    assert process.returncode == 130
+    last = f"ske-learn: interrupted; what is finished is in {store}: the same command goes on"
+    assert err.splitlines()[-1] == last
+    assert "Traceback" not in err
+    assert run(command).returncode == 0
+    assert result(output)[0]["results"] == uninterrupted[0]["results"]
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

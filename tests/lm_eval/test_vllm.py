@@ -15,6 +15,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 from test_questions import make_run
 
+from ske_models import embedded
 from ske_models.errors import UserError
 from ske_models.files import read_jsonl
 from ske_models.lm_eval.engine import LMEvalEngine
@@ -222,7 +223,9 @@ def test_what_vllm_refuses_is_one_line(vllm_here, tiny_llama, args, line):
 @pytest.mark.slow
 @pytest.mark.skipif(len(CORES) < 2, reason="each of vLLM's two processes needs a core")
 def test_tensor_parallel_writes_what_transformers_write(tmp_path):
-    model = {"hf": "", "vllm": "tensor_parallel_size=2,max_model_len=512,enforce_eager=True,block_size=32"}
+    m0 = f"pretrained={embedded.path()},dtype=float32,prompts=world"
+    parallel = "tensor_parallel_size=2,max_model_len=512,enforce_eager=True,block_size=32"
+    model = {"hf": m0, "vllm": f"{m0},{parallel}"}
     env = os.environ | {
         "VLLM_CPU_OMP_THREADS_BIND": f"{CORES[0]}|{CORES[1]}",
         "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -232,7 +235,14 @@ def test_tensor_parallel_writes_what_transformers_write(tmp_path):
     for backend, args in model.items():
         command = [str(Path(sys.executable).with_name("lm_eval")), "--model", "ske_explicit"]
         command += ["--model_args", f"backend={backend},store=none,{args}", "--tasks", "ske_world_dev"]
-        command += ["--limit", "12", "--output_path", str(tmp_path / backend), "--log_samples"]
+        command += [
+            "--limit",
+            "12",
+            "--apply_chat_template",
+            "--output_path",
+            str(tmp_path / backend),
+            "--log_samples",
+        ]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         [samples] = (tmp_path / backend).rglob("samples_*.jsonl")
