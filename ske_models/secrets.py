@@ -60,7 +60,14 @@ class Secret(str):
 
 
 def hide(args: dict[str, Any]) -> None:
-    """Makes the keys in a mapping print as `<hidden>`, for whoever prints it later."""
+    """Makes the keys in a mapping print as `<hidden>`, for whoever prints it later. They still work."""
     for name, value in args.items():
-        if isinstance(value, str) and masked({name: value}) != {name: value}:
-            args[name] = Secret(value)
+        args[name] = _hidden(value, str(name).lower() in NAMES)
+
+
+def _hidden(value: Any, secret: bool) -> Any:
+    if isinstance(value, dict):
+        return {name: _hidden(inner, secret or str(name).lower() in NAMES) for name, inner in value.items()}
+    if isinstance(value, str) and (secret or masked(value) != value):
+        return Secret(value)
+    return value

@@ -163,9 +163,11 @@ def test_keys_are_masked_in_arguments_of_any_form(value, shown):
 
 
 def test_a_hidden_key_still_works():
-    args = {"token": "abc", "model": "m"}
+    args = {"token": "abc", "model": "m", "header": {"Authorization": "Bearer abc"}, "parallelize": True}
     hide(args)
-    assert repr(args) == "{'token': '<hidden>', 'model': 'm'}"
+    hidden = "'<hidden>'"
+    shown = f"'token': {hidden}, 'model': 'm', 'header': {{'Authorization': {hidden}}}, 'parallelize': True"
+    assert repr(args) == f"{{{shown}}}"
     assert (args["token"], type(args["token"])) == ("abc", Secret)
 
 
