@@ -69,16 +69,35 @@ def test_folder_in_use(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["world", "paper"])
 def test_dry_run_loads_nothing_and_writes_nothing(tmp_path, name):
-    done = command("--recipe", name, "--run", tmp_path / "run", "--dry-run", COLUMNS="200")
+    done = command("--recipe", name, "--run", tmp_path / "run", "--dry-run")
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     assert not (tmp_path / "run").exists()
+    table = [line for line in done.stdout.splitlines() if "│" in line or "┃" in line]
+    assert table
+    assert max(map(len, table)) <= 80
+    assert "…" not in done.stdout
     loaded = recipe.load(name)
     for n, settings in enumerate(loaded.rounds, start=1):
-        assert f"to M{n}" in done.stdout
+        assert f"M{n} ┃" in table[0]
         assert f"{2 * settings.questions * loaded.generation.samples:,}" in done.stdout
     if name == "paper":  # 500 items of 6 tasks and 5 checkpoints, and of 3 rounds that score themselves
         assert f"analysis: {2 * 500 * (6 * 5 + 3):,} verdicts by openai" in done.stdout
-        assert "judge cost in all, at most: $" in done.stdout
+        [cost] = re.findall(r"judge cost in all, at most: \$([\d,.]+)", done.stdout)
+        assert isinstance(loaded.judge, recipe.OpenAIJudge)
+        assert float(cost.replace(",", "")) <= (loaded.judge.max_usd or 0)
+        assert "warning" not in done.stdout
+
+
+def test_a_plan_of_many_rounds_folds(tmp_path):
+    rounds = [{"judge": "judge", "questions": 1_000_000 + n, "mix": {}} for n in range(9)]
+    file = write(tmp_path / "r.yaml", small() | {"rounds": rounds})
+    done = command("--recipe", file, "--run", tmp_path / "[run]", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert all(f" {1_000_000 + n:,} " in done.stdout for n in range(9))
+    assert "[run]" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if "│" in line]
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.slow
