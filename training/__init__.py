@@ -1,1 +1,1 @@
-"""The self-learning loop, a module each stage: `python training/round.py`."""
+"""The self-learning loop, a file per stage: `python training/round.py`."""

@@ -78,7 +78,7 @@ class TestItems:
 
     Overlap: `ngram` words in a row in common, as GPT-3 was decontaminated (Brown et al. 2020, appendix C); or
     the same words altogether, which finds the shorter ones.
-    Raises UserError if the data of a set cannot be had.
+    Raises UserError if the data of a set cannot be loaded.
     """
 
     __test__ = False  # no class of pytest's

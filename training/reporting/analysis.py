@@ -2,7 +2,7 @@
 
     python -m training.reporting.analysis RUN   # results/*/*.explicit.samples.jsonl -> analysis.jsonl
 
-The same `analysis.items` items a task for every checkpoint; their knowledge and reasoning are judged as in
+The same `analysis.items` items per task for every checkpoint; their knowledge and reasoning are judged as in
 round 1. A judge that is a model also scores as many texts of each round that the checkpoint scored itself, so
 that the two can be compared; where the truth is known, the stage `select` has compared them all.
 """
@@ -31,7 +31,7 @@ Means = dict[tuple[str, str], dict[int, Interval]]  # (task, kind) -> checkpoint
 
 
 def run(folder: RunFolder) -> dict[str, Any]:
-    """Writes RUN/analysis.jsonl, a row a judged text, and RUN/analysis.json; returns the latter's counts.
+    """Writes RUN/analysis.jsonl, a row per judged text, and RUN/analysis.json; returns the latter's counts.
 
     Rows: kind, question, knowledge, reasoning, score (None: unscored), verdict, why; of a checkpoint's text
     also checkpoint, task, doc_id, cluster and hit, of a round's text round, id, sample and the score `self`.

@@ -26,7 +26,7 @@ def cell(value: Interval | None, sign: str = "", places: int = 1) -> str:
 def by_checkpoint(
     name: str, columns: Mapping[str, Series], caption: str, sign: str = "", places: int = 1
 ) -> dict[str, Any]:
-    """A row a checkpoint, a column for each series."""
+    """A row per checkpoint, a column per series."""
     checkpoints = sorted({k for series in columns.values() for k in series})
     rows = [
         [f"M{k}", *(cell(series.get(k), sign, places) for series in columns.values())] for k in checkpoints

@@ -1,4 +1,4 @@
-"""The pictures of a run, as PNG files; every number in them also stands in the report's tables.
+"""The pictures of a run, as PNG files; every number in them is also in the report's tables.
 
 from training.reporting.plots import accuracy
 accuracy(Path("accuracy.png"), "made up", accuracies(results(run)))
@@ -122,7 +122,7 @@ def _labels(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 
 
 def histograms(path: Path, rounds: Mapping[int, Mapping[str, Any]]) -> None:
-    """A column a round, a row a kind: texts by score; what reaches the threshold is coloured.
+    """A column per round, a row per kind: texts by score; what reaches the threshold is coloured.
 
     rounds: round -> the counts of its selection.
     """

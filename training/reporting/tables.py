@@ -157,7 +157,7 @@ def records(folder: RunFolder) -> dict[tuple[int, str], dict[str, Any]]:
 
 
 def tokens(counts: Any) -> int:
-    """All that a stage counted under `tokens`, wherever it stands in its counts."""
+    """All that a stage counted under `tokens`, wherever it is in its counts."""
     if not isinstance(counts, dict):
         return 0
     here = counts.get("tokens", 0)

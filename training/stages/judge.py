@@ -70,7 +70,7 @@ class Judging:
 
 
 def check(recipe: Recipe) -> None:
-    """Raises UserError if the recipe's judge cannot be asked, for want of a key."""
+    """Raises UserError if the recipe's judge cannot be used, for want of a key."""
     if isinstance(recipe.judge, OpenAIJudge):
         from training.judges.openai import key
 

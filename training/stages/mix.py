@@ -179,7 +179,7 @@ def stratified(rows: Sequence[Row], count: int, rng: random.Random) -> list[Row]
     for row in rows:
         by_score[row["score"]].append(row)
     drawn: list[Row] = []
-    # The rarest scores first: what they lack is shared out among the others.
+    # The rarest scores first: what they lack is divided among the others.
     groups = sorted(by_score.items(), key=lambda group: (len(group[1]), group[0]))
     for i, (_, group) in enumerate(groups):
         share = -(-(count - len(drawn)) // (len(groups) - i))
@@ -212,7 +212,7 @@ def _general(folder: RunFolder, count: int | None, seed: str) -> tuple[list[Row]
         there += len(rows)
         rows_of.append(distinct)
     left = count
-    # The smallest source first: what it lacks is shared out among the others.
+    # The smallest source first: what it lacks is divided among the others.
     for i, rows in enumerate(sorted(rows_of, key=len)):
         share = None if left is None else -(-left // (len(rows_of) - i))
         drawn = _draw(rows, share, random.Random(f"{seed}-general-draw-{i}"))

@@ -42,7 +42,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Writes the questions of round n and what was dropped, and returns the counts.
 
     Rows: {"id", "question", "ending", "source", "round"}, and "gold" and "kind" where the source knows it.
-    Raises UserError: a source cannot be had or has no question left, an earlier round has none.
+    Raises UserError: a source cannot be read or has no question left, an earlier round has none.
     """
     recipe = folder.recipe
     earlier = [row for k in range(1, n) for row in rows_of(folder.round(k) / "questions.jsonl", QuestionRow)]
@@ -143,7 +143,7 @@ class _Sieve:
 def _pool(recipe: Recipe, place: int) -> list[Row]:
     """The candidates of one source in the order of all rounds. None of a corpus: they are yet to be written.
 
-    Raises UserError if the source cannot be had or is empty.
+    Raises UserError if the source cannot be read or is empty.
     """
     source = recipe.questions.sources[place]
     rng = random.Random(f"{recipe.seed}-questions-source-{place}")
