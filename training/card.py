@@ -16,9 +16,10 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, get_tok
 from huggingface_hub.errors import HFValidationError, HTTPError
 
 from ske_models.errors import UserError
-from ske_models.files import file_digest, read_json, write_json, write_text
-from training import domains
+from ske_models.files import file_digest, write_json, write_text
+from training import domains, objects
 from training.launch import settings
+from training.objects import read_object
 from training.recipe import OpenAIJudge
 from training.run_folder import RunFolder
 from training.versions import versions
@@ -49,7 +50,6 @@ def write_lineage(folder: RunFolder, n: int, target: Path, training: dict[str, A
     It holds no time and no result, so the same run writes the same bytes.
     """
     recipe, sft = folder.recipe, settings(folder, n)
-    mix = folder.round(n) / "mix.json"
     write_json(
         target / LINEAGE,
         {
@@ -60,7 +60,7 @@ def write_lineage(folder: RunFolder, n: int, target: Path, training: dict[str, A
             "seed": recipe.seed,
             "data": {
                 "sft.jsonl": file_digest(folder.round(n) / "sft.jsonl"),
-                "examples": read_json(mix)["counts"]["kinds"] if mix.is_file() else {},
+                "examples": _kinds(folder.round(n) / "mix.json"),
             },
             "select": folder.select(n).model_dump(mode="json") if n else None,
             "judge": _judge(folder, n) if n else None,
@@ -72,9 +72,17 @@ def write_lineage(folder: RunFolder, n: int, target: Path, training: dict[str, A
     )
 
 
+def _kinds(record: Path) -> dict[str, Any]:
+    """The examples of each kind, as the stage `mix` has counted them; there is no such stage in round 0."""
+    if not record.is_file():
+        return {}
+    counts = read_object(record, objects.RECORD, "delete it to do mix again")["counts"]
+    return dict(counts.get("kinds", {}))
+
+
 def read_lineage(folder: Path) -> dict[str, Any]:
     """Raises UserError if there is none that can be read."""
-    return read_json(folder / LINEAGE)
+    return read_object(folder / LINEAGE, objects.LINEAGE, f"delete {folder} to train it again")
 
 
 def write(folder: RunFolder, n: int, target: Path | None = None) -> None:
@@ -196,7 +204,7 @@ def _results(folder: RunFolder, n: int) -> list[EvalResult]:
             metric_name=f"accuracy, method {result['method']}, n = {result['n']}",
             metric_value=round(result["metrics"]["acc"], 4),
         )
-        for result in map(read_json, files)
+        for result in (read_object(file, objects.RESULT, "delete it to evaluate again") for file in files)
         if "acc" in result["metrics"]
     ]
 

@@ -17,25 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from ske_models.errors import UserError, one_of
-from ske_models.files import file_digest, read_json, read_jsonl, write_json, write_text
+from ske_models.files import file_digest, read_jsonl, write_json, write_text
 from ske_models.fingerprint import digest
 from ske_models.store import difference
 from training.data.windows import delete_parts
+from training.objects import RECORD, read_object
 from training.run_folder import RunFolder
 from training.stages import Stage, base, evaluate, judge, mix, questions, select, sft, synthesize
 from training.stopping import end_with_parent
 from training.versions import versions
 
 STAGES = tuple(m.STAGE for m in (base, questions, synthesize, judge, select, mix, sft, evaluate))
-# what a record must have
-RECORD: dict[str, Any] = {
-    "seconds": (int, float),
-    "counts": dict,
-    "inputs": dict,
-    "settings": dict,
-    "recipe": str,
-    "versions": dict,
-}
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 
@@ -67,15 +59,7 @@ def is_done(stage: Stage, folder: RunFolder, n: int) -> bool:
 
 def read_record(stage: Stage, folder: RunFolder, n: int) -> dict[str, Any]:
     """The record of a stage that is done. Raises UserError if it is none."""
-    file = stage.record(folder, n)
-    record = read_json(file)
-    wrong = "it is no object" if not isinstance(record, dict) else None
-    for name, kind in RECORD.items() if wrong is None else ():
-        if not isinstance(record.get(name), kind) or isinstance(record[name], bool):
-            wrong = f"{name!r} is missing or of another type"
-    if wrong:
-        raise UserError(f"{file}: not the record of a stage ({wrong}); delete it to do {stage.name} again")
-    return record
+    return read_object(stage.record(folder, n), RECORD, f"delete it to do {stage.name} again")
 
 
 def execute(stage: Stage, folder: RunFolder, n: int) -> dict[str, Any]:

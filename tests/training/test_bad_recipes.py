@@ -20,7 +20,7 @@ from training import recipe, rounds
 from training import stage as stages
 from training.data import shots
 from training.launch import accelerate_config
-from training.reporting import tables
+from training.reporting import report, tables
 from training.run_folder import RunFolder
 from training.secret import revealed
 
@@ -216,7 +216,7 @@ def test_records_that_are_none(tmp_path, record):
     write_json(file, read_json(file) | record if record and isinstance(record, dict) else record)
     with pytest.raises(UserError) as error:
         stages.is_done(stages.BY_NAME["select"], run, 1)
-    assert f"{file}: not the record of a stage" in refused(error)
+    assert f"{file}: not what a run writes there" in refused(error)
     with pytest.raises(UserError) as error:
         tables.records(run)
     assert "delete it to do select again" in refused(error)
@@ -254,6 +254,35 @@ def test_rows_of_a_wrong_shape(sums, stage, name, row, said):
     with pytest.raises(UserError) as error:
         stages.execute(stages.BY_NAME[stage], folder, 2 if stage == "questions" else 1)
     assert said in refused(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("results/M0/made_up.cot.json", {}, "'task' is missing or of another type"),
+        ("results/M0/made_up.cot.json", [], "it is no object but list"),
+        ("results/M0/made_up.cot.json", {"metrics": 1}, "'metrics' is missing or of another type"),
+        ("analysis.json", {}, "'counts' is missing or of another type"),
+    ],
+)
+def test_results_of_a_wrong_shape(tmp_path, name, content, said):
+    run = synthetic_run.make(tmp_path, rounds_done=0)
+    file = run.path / name
+    old = read_json(file) if file.is_file() and content and isinstance(content, dict) else None
+    write_json(file, old | content if old else content)
+    write_jsonl(run.path / "analysis.jsonl", [])
+    with pytest.raises(UserError) as error:
+        report.run(run)
+    assert f"{file}: not what a run writes there ({said})" in refused(error)
+
+
+def test_samples_of_a_wrong_shape(tmp_path):
+    run = synthetic_run.make(tmp_path, rounds_done=0)
+    file = run.results(0) / "made_up.cot.samples.jsonl"
+    write_jsonl(file, [*read_jsonl(file), {"doc_id": "one"}])
+    with pytest.raises(UserError) as error:
+        report.run(run)
+    assert f"{file}: row" in refused(error)
 
 
 @pytest.mark.parametrize(

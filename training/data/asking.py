@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from lm_eval.api.instance import Instance
 
-from ske_models.files import Row, read_jsonl
+from ske_models.files import Row
 from ske_models.fingerprint import digest
 from ske_models.records import Request, measured
 from training.data.shots import load as load_shots
+from training.data.texts import PassageRow, rows_of
 from training.data.windows import in_windows
 from training.run_folder import RunFolder
 
@@ -44,7 +45,7 @@ def ask(folder: RunFolder, n: int, path: Path, passages: list[str]) -> list[Row]
         before.append({"role": "assistant", "content": shot.question})
     key = digest([identity(folder, writer), [shot.model_dump() for shot in shots], path.name, passages])
     if path.is_file():
-        rows = read_jsonl(path)
+        rows = rows_of(path, PassageRow)
         if rows and all(row.get("made_from") == key for row in rows):
             return rows
     engines = load_engine(folder, writer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -80,6 +80,26 @@ class ExampleRow(BaseModel):
     model_config = ConfigDict(strict=True)
     prompt: Annotated[list[dict[str, str]], Field(min_length=1)]
     completion: Annotated[list[dict[str, str]], Field(min_length=1)]
+
+
+class PassageRow(BaseModel):
+    """What is needed of a row of asked-1-1.jsonl."""
+
+    model_config = ConfigDict(strict=True)
+    passage_id: str
+    text: str
+    truncated: bool | None
+
+
+class SampleRow(BaseModel):
+    """What the report needs of a row of results/M1/TASK.METHOD.samples.jsonl."""
+
+    model_config = ConfigDict(strict=True)
+    doc_id: int
+    hit: float
+    cluster: str
+    answer: str
+    doc: dict[str, Any]
 
 
 @dataclass(frozen=True)

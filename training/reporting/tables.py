@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ske_models.files import Row, read_json, read_jsonl
+from ske_models.files import Row, read_jsonl
 from ske_tasks.intervals import Interval, interval
+from training.data.texts import SampleRow, rows_of
+from training.objects import RESULT, read_object
 from training.run_folder import RunFolder
 from training.stage import STAGES, read_record
 
@@ -53,10 +55,10 @@ def results(folder: RunFolder) -> Results:
             for method in folder.recipe.evaluate.methods:
                 file = folder.results(k) / f"{task}.{method}.json"
                 if file.is_file():
-                    rows = read_jsonl(file.with_name(f"{task}.{method}.samples.jsonl"))
-                    found[task, method, k] = Result(
-                        {row["doc_id"]: row for row in rows}, read_json(file)["metrics"]
-                    )
+                    rows = rows_of(file.with_name(f"{task}.{method}.samples.jsonl"), SampleRow)
+                    result = read_object(file, RESULT, "delete it to evaluate again")
+                    by_id = {row["doc_id"]: row for row in rows}
+                    found[task, method, k] = Result(by_id, result["metrics"])
     return found
 
 

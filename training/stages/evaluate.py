@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import ske_tasks
 from ske_models.errors import UserError
-from ske_models.files import read_json, write_json, write_jsonl
+from ske_models.files import write_json, write_jsonl
 from ske_models.records import Answer
+from training.objects import RESULT, read_object
 from training.run_folder import RunFolder
 from training.secret import revealed
 from training.stages import Stage, checkpoint_files, part, prompting
@@ -64,7 +65,8 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
         (results / f"store.sqlite{suffix}").unlink(missing_ok=True)
     card.write(folder, n)
     return {
-        f"{task}.{method}": read_json(file)["metrics"].get("acc") for (task, method), file in files.items()
+        f"{task}.{method}": read_object(file, RESULT, "delete it to evaluate again")["metrics"].get("acc")
+        for (task, method), file in files.items()
     }
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ske_models.errors import UserError
-from ske_models.files import Row, read_jsonl, write_jsonl
+from ske_models.files import Row, write_jsonl
 from ske_models.fingerprint import digest
 from ske_models.reply import reply_of
 from training import domains
@@ -26,7 +26,7 @@ from training.data import asking, passages
 from training.data.overlap import NearDuplicates, TestItems
 from training.data.shots import of_round as shots_of
 from training.data.sources import rows as column
-from training.data.texts import QuestionRow, rows_of
+from training.data.texts import PassageRow, QuestionRow, rows_of
 from training.domain import Source
 from training.recipe import DatasetQuestions, PassageQuestions, Recipe
 from training.run_folder import RunFolder
@@ -169,7 +169,7 @@ def _from_passages(
         row["passage_id"]
         for k in range(1, n)
         for file in sorted(folder.round(k).glob(f"asked-{place + 1}-*.jsonl"))
-        for row in read_jsonl(file)
+        for row in rows_of(file, PassageRow)
     }
     seed = f"{folder.recipe.seed}-questions-source-{place}"
     left: Iterator[str] = (

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ske_models.errors import UserError
-from ske_models.files import read_jsonl, write_jsonl
+from ske_models.files import write_jsonl
 from training import domains
-from training.data.texts import KINDS, Text, distinct, rank, read
+from training.data.texts import KINDS, QuestionRow, Text, distinct, rank, read, rows_of
 from training.data.truth import against_truth
 from training.recipe import Select
 from training.run_folder import RunFolder
@@ -54,7 +54,9 @@ def _of_kinds(folder: RunFolder, n: int, texts: list[Text]) -> list[Text]:
     kinds = folder.select(n).kinds
     if kinds is None:
         return texts
-    questions = {row["id"]: row.get("kind") for row in read_jsonl(folder.round(n) / "questions.jsonl")}
+    questions = {
+        row["id"]: row.get("kind") for row in rows_of(folder.round(n) / "questions.jsonl", QuestionRow)
+    }
     return [text for text in texts if questions.get(text.written.id) in kinds]
 
 
