@@ -1,4 +1,4 @@
-"""Texts of a round from servers that reply in odd ways: synthesis, judge and training examples over real HTTP."""
+"""Texts of a round from servers that reply in odd ways: the stage `synthesize` over real HTTP."""
 
 from __future__ import annotations
 

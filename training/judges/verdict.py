@@ -62,7 +62,8 @@ class Verdict:
 def read_verdict(text: str, truncated: bool, attempts: int = 1, marks: Marks = DEFAULT) -> Verdict:
     """A judge's text as a verdict. What it thought first is no part of it: models learn from the text.
 
-    marks: what a thought is told by. One that reached its token limit has no score: "Score: 1" may be half of "Score: 10".
+    marks: what a thought is told by. A text that reached its token limit has no score: "Score: 1" may be half
+    of "Score: 10".
     """
     reply = _own_text(text, marks)
     if truncated:
