@@ -31,6 +31,11 @@ class Asked:
         return self.body["messages"][-1]["content"]
 
 
+def _prompt(body: dict[str, Any]) -> Any:
+    """Of a chat, or of a plain completion."""
+    return body.get("messages") or body.get("prompt")
+
+
 def completion(
     content: Any = None, finish: Any = "stop", usage: Any = USAGE, **message: Any
 ) -> dict[str, Any]:
@@ -90,7 +95,7 @@ class OddServer:
     def handle(self, http: BaseHTTPRequestHandler) -> None:
         body = json.loads(http.rfile.read(int(http.headers["Content-Length"])))
         with self._lock:
-            nth = 1 + sum(one.body["messages"] == body["messages"] for one in self.asked)
+            nth = 1 + sum(_prompt(one.body) == _prompt(body) for one in self.asked)
             asked = Asked(body, dict(http.headers), nth)
             self.asked.append(asked)
         status, reply = self.behaviour(asked)

@@ -217,7 +217,7 @@ class Served(TemplateAPI, Continuous):
     def _scores(self, tokens: list[list[int]], ctxlens: list[int], outputs: Any) -> list[tuple[float, bool]]:
         """(log-likelihood, whether it is what the model would have written) of each of `tokens`."""
         if any(not choice.get("logprobs") for choice in choices(outputs)):
-            raise StopError("gives no log-probabilities of a prompt; vLLM's server does")
+            raise StopError("scores no prompts: there are no log-likelihoods in its reply; use vLLM's server")
         try:
             scores = self.parse_logprobs(outputs=outputs, tokens=tokens, ctxlens=ctxlens)
         except (AssertionError, KeyError, TypeError, ValueError):  # lm-eval expects whole replies

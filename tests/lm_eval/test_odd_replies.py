@@ -234,6 +234,46 @@ def test_a_reply_too_large_for_memory_is_not_read(monkeypatch):
         ask(model(server, max_retries=0), "How many?")
 
 
+SCORES = {
+    "token_logprobs": [None, -1.0, -2.0, -0.5],
+    "top_logprobs": [None, {"a": -1.0}, {"a": -2.0}, {"a": -0.5}],
+}
+
+
+def scored(*logprobs: Any) -> dict[str, Any]:
+    """A reply with the log-probabilities of prompts."""
+    return {"choices": [{"index": i, "text": "", "logprobs": each} for i, each in enumerate(logprobs)]}
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ({"choices": []}, None),
+        (None, None),
+        (scored(SCORES | {"token_logprobs": [None, "x", {}, []]}), None),
+        (scored(SCORES | {"top_logprobs": None}), None),
+        (without(scored(SCORES), "index"), None),
+        (scored(None), "scores no prompts: there are no log-likelihoods in its reply"),
+        (scored({}), "scores no prompts: there are no log-likelihoods in its reply"),
+    ],
+)
+def test_log_likelihoods_that_cannot_be_read_are_a_failed_call(tiny_llama, reply, said):
+    """Three tokens, the last two of which are scored; the server's own new token comes last."""
+    with OddServer(lambda asked: (200, reply if asked.nth == 1 else scored(SCORES))) as server:
+        given = {"model": str(tiny_llama), "tokenizer_backend": "huggingface", "max_retries": 3}
+        lm = SKEExplicitLM(
+            backend="local-completions", method="direct", store="none", base_url=server.base_url, **given
+        )
+        lm.inner.tok_encode = lambda text, **_: [ord(c) for c in text]
+        request = Instance("loglikelihood", {}, ("a", "bc"), 0, metadata=("toy", 0, 1))
+        if said:
+            with pytest.raises(UserError, match=said):
+                lm.loglikelihood([request])
+        else:
+            assert lm.loglikelihood([request]) == [(-3.0, True)]
+            assert len(server.asked) == 2
+
+
 # One prompt that a filter stops
 
 
