@@ -260,7 +260,11 @@ def scored(*logprobs: Any) -> dict[str, Any]:
 def test_log_likelihoods_that_cannot_be_read_are_a_failed_call(tiny_llama, reply, said):
     """Three tokens, the last two of which are scored; the server's own new token comes last."""
     with OddServer(lambda asked: (200, reply if asked.nth == 1 else scored(SCORES))) as server:
-        given = {"model": str(tiny_llama), "tokenizer_backend": "huggingface", "max_retries": 3}
+        given: dict[str, Any] = {
+            "model": str(tiny_llama),
+            "tokenizer_backend": "huggingface",
+            "max_retries": 3,
+        }
         lm = SKEExplicitLM(
             backend="local-completions", method="direct", store="none", base_url=server.base_url, **given
         )
