@@ -5,6 +5,7 @@ ends_in_a_line(lambda: "what is finished is in the store; the same command goes 
 
 from __future__ import annotations
 
+import atexit
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ STATUS = 130  # 128 + SIGINT, as a shell has it
 
 
 class InterruptedByUser(SystemExit):
-    """Ctrl-C. Its line is on stderr already."""
+    """Ctrl-C. Its line comes when the process has ended all else."""
 
     def __init__(self) -> None:
         super().__init__(STATUS)
@@ -33,7 +34,9 @@ def ends_in_a_line(how_to_go_on: Callable[[], str]) -> None:
 
     def stop(_: int, __: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        print(f"\nske-learn: interrupted; {how_to_go_on()}", file=sys.stderr, flush=True)
+        line = f"ske-learn: interrupted; {how_to_go_on()}"
+        # last, after progress bars that close meanwhile
+        atexit.register(print, line, file=sys.stderr, flush=True)
         raise InterruptedByUser
 
     signal.signal(signal.SIGINT, stop)

@@ -43,7 +43,7 @@ _TAG = r"(?:seed:)? (?:think(?:ing)? | thoughts? | reason(?:ing)?)"
 _PAIRS = re.compile(
     rf"""
       < (?P<open1>{_TAG}) >  |  </ (?P<close1>{_TAG}) >               # <think> ... </think>, <seed:think>
-    | \[ (?P<open2>THINK) \]  |  \[/ (?P<close2>THINK) \]             # [THINK] ... [/THINK]
+    | \[ (?P<open2>(?-i:THINK)) \]  |  \[/ (?P<close2>(?-i:THINK)) \]  # [THINK] ... [/THINK]
     | ◁ (?P<open3>think) ▷  |  ◁/ (?P<close3>think) ▷                 # ◁think▷ ... ◁/think▷
     | <\|begin_of_(?P<open4>thought)\|>  |  <\|end_of_(?P<close4>thought)\|>   # <|begin_of_thought|> ...
     | <\|START_(?P<open5>THINKING)\|>  |  <\|END_(?P<close5>THINKING)\|>       # <|START_THINKING|> ...
@@ -68,6 +68,8 @@ _REPLY_MARKS = re.compile(
     r"<\|begin_of_solution\|>|<\|end_of_solution\|>|<\|START_(?:RESPONSE|TEXT)\|>|<\|END_(?:RESPONSE|TEXT)\|>"
 )
 _QUOTES = "`\"'"
+# what a line may have before a thought that begins it: "<|im_start|>assistant <think>"
+_LINE_START = re.compile(r"\s*(?:<\|[^|<>]{1,40}\|>\w{0,20}\s*)*")
 
 
 def reply_of(text: str, marks: Marks = DEFAULT) -> str:
@@ -79,7 +81,7 @@ def split_thought(text: str, marks: Marks = DEFAULT) -> Split:
     """(thought, reply, finished). A text without marks is its own reply. Linear in the length.
 
     What precedes a closing mark without an opening one is thought: the opening one was in the prompt. A mark
-    within quotes or backticks is spoken of, not used.
+    within quotes or backticks is spoken of, not used, and so is one in mid-line that nothing closes.
     """
     if marks.channels and "<|channel|>" in text:
         return _by_channels(text)
@@ -97,6 +99,7 @@ def _by_pairs(text: str, pairs: re.Pattern[str]) -> Split:
     thoughts: list[str] = []
     replies: list[str] = []
     begun: str | None = None  # the name of the thought that we are in
+    opened = 0  # where it begins
     inner: set[str] = set()  # names of marks that were opened within it
     after = 0  # the end of the last mark that counted
     for mark in pairs.finditer(text):
@@ -110,15 +113,19 @@ def _by_pairs(text: str, pairs: re.Pattern[str]) -> Split:
         piece = text[after : mark.start()]
         if opens:
             replies.append(piece)
-            begun, inner = name, set()
+            begun, inner, opened = name, set(), mark.start()
+            begins_line = after == opened  # another thought was before it
         else:
             thoughts += [piece] if begun is not None else [*replies, piece]
             replies = replies if begun is not None else []
             begun = None
         after = mark.end()
     if begun is not None:
-        return Split("".join([*thoughts, text[after:]]).strip(), "", False)
-    if not after:
+        line = text[text.rfind("\n", 0, opened) + 1 : opened]
+        if begins_line or _LINE_START.fullmatch(line):
+            return Split("".join([*thoughts, text[after:]]).strip(), "", False)
+        after = opened
+    if not thoughts:
         return Split("", text, True)
     reply = _REPLY_MARKS.sub("", "".join([*replies, text[after:]]))
     return Split("".join(thoughts).strip(), reply.lstrip(), True)
