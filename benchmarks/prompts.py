@@ -34,7 +34,7 @@ from ske_models.prompts import load
 from ske_models.records import Answer, Item, StepCounts
 from ske_models.setup import DEFAULT_STORE
 from ske_tasks.answers.extract import extract, is_right
-from ske_tasks.paired import Paired, mcnemar
+from ske_tasks.compare.paired import Paired, mcnemar
 from ske_tasks.six.rows import Row, options_of, prompt
 from ske_tasks.six.validation import SETS, questions
 

@@ -13,10 +13,10 @@ import time
 import pytest
 
 from ske_models.errors import UserError
-from ske_tasks.compare import compare, differences, short
-from ske_tasks.compare_runs import read
+from ske_tasks.compare.paired import mcnemar
+from ske_tasks.compare.runs import read
+from ske_tasks.compare.table import compare, differences, short
 from ske_tasks.intervals import interval
-from ske_tasks.paired import mcnemar
 
 STAMP = "2026-01-01T00-00-00.000001"
 

@@ -11,9 +11,9 @@ import urllib.request
 import pytest
 from test_compare import lm_eval_run, table
 
-from ske_tasks.compare import compare
-from ske_tasks.compare_page import write
-from ske_tasks.compare_runs import read
+from ske_tasks.compare.page import write
+from ske_tasks.compare.runs import read
+from ske_tasks.compare.table import compare
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
 
+from ske_tasks.compare.paired import Paired, mcnemar
 from ske_tasks.intervals import interval
-from ske_tasks.paired import Paired, mcnemar
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Statistics of several runs over the same items: macro averages, paired differences, McNemar's exact test.
 
-    from ske_tasks.paired import Paired
+    from ske_tasks.compare.paired import Paired
     pairs = Paired(right, groups, clusters)          # right: (items, runs), 0 or 1
     pairs.average(0), pairs.difference(1, 0)         # in percent, with 95 % intervals
 
-Used by benchmarks/prompts.py and ske_tasks/compare.py.
+Used by benchmarks/prompts.py and ske_tasks/compare/table.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads what lm-eval, OpenCompass or the training rounds have left of a run, item by item.
 
-    from ske_tasks.compare_runs import read
+    from ske_tasks.compare.runs import read
     for run in read(Path("out")): print(run.name, len(run.items))
 
 lm-eval: `samples_*.jsonl` beside `results_*.json` (--log_samples --output_path). OpenCompass:

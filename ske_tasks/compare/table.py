@@ -1,33 +1,22 @@
-"""Two or more runs over the same questions, compared question by question.
+"""The comparison itself: accuracies, paired differences, and what differs between the runs' settings.
 
-    lm_eval --model ske_explicit --model_args method=direct,... --tasks ske --log_samples --output_path a
-    lm_eval --model ske_explicit --model_args method=explicit,... --tasks ske --log_samples --output_path b
-    python -m ske_tasks.compare a b                      # table in the terminal
-    python -m ske_tasks.compare a b --html compare.html  # and a page with every question
-
-Takes the folders of any lm-eval or OpenCompass runs, and of evaluated rounds (RUN/results/M1 RUN/results/M4).
-Accuracies and paired differences have 95 % intervals (bootstrap over questions; those about one passage or
-person are drawn together), and McNemar's exact p. Runs over different questions are refused; another prompt
-set, task or extraction is said.
+from ske_tasks.compare.table import compare
+compare(runs)               # of ske_tasks/compare/runs.py
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ske_models.errors import UserError
-from ske_tasks.compare_runs import Item, Run, read
-from ske_tasks.paired import Paired, mcnemar
+from ske_tasks.compare.paired import Paired, mcnemar
+from ske_tasks.compare.runs import Item, Run
 
 SHOWN = 5  # names of items in an error, or settings of one kind
 
@@ -176,33 +165,3 @@ def p_value(gained: int, lost: int) -> str:
     """As it is printed: three digits after the point, or less than 0.001."""
     p = mcnemar(gained, lost)
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("--by", metavar="FIELD", help="rows by a field of the questions: subset, kind")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with every question")
-    args = parser.parse_args()
-    try:
-        runs = [run for path in args.runs for run in read(path, args.html is not None, args.by)]
-        found = compare(runs)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    console.print(accuracies(found))
-    console.print(paired(found))
-    for line in differences(found.runs):
-        console.print(f"differs: {line}", markup=False)
-    if args.html:
-        from ske_tasks.compare_page import write
-
-        write(args.html, found)
-        console.print(f"page: {args.html}", markup=False)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ske_tasks.compare import Comparison, costs, differences, p_value
+from ske_tasks.compare.table import Comparison, costs, differences, p_value
 from ske_tasks.intervals import Interval
 
 MOST = 6_000  # questions; of more, those that the runs answer differently come first
@@ -25,7 +25,7 @@ def write(path: Path, found: Comparison) -> None:
     """Raises OSError if the file cannot be written."""
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("compare.html.j2").render(
+    page = environment.get_template("page.html.j2").render(
         names=found.names,
         n=len(found.keys),
         accuracies=_accuracies(found),

@@ -1,0 +1,1 @@
+"""Runs compared question by question: `python -m ske_tasks.compare RUN RUN`."""
