@@ -29,7 +29,18 @@ from training.domain import JudgeSettings, Source
 from training.paths import file_at
 from training.recipe_errors import explain
 from training.recipe_parts import Arguments, by_tag
-from training.strict import Address, AtLeastOne, Count, Name, Positive, Seed, Strict, TaskName, Temperature
+from training.strict import (
+    Address,
+    AtLeastOne,
+    Count,
+    Name,
+    Positive,
+    Seed,
+    Strict,
+    TaskName,
+    Temperature,
+    Text,
+)
 
 FOLDER = Path(__file__).parent / "recipes"
 BENCHMARKS = ("mmlu", "agieval", "arc_e", "arc_c", "bbh", "nq")
@@ -41,10 +52,10 @@ class DatasetQuestions(Source):
     """Questions that exist: a column of a hub dataset, or of a local .jsonl or .parquet file."""
 
     source: Literal["dataset"]
-    path: str
-    config: str | None = None
-    split: str = "train"
-    column: str = "question"
+    path: Text
+    config: Text | None = None
+    split: Text = "train"
+    column: Text = "question"
     rows: AtLeastOne | None = None  # at most; the first ones
 
     @property
@@ -57,10 +68,10 @@ class PassageQuestions(Source):
     """Questions that the current model writes from the passages of an unsupervised corpus."""
 
     source: Literal["passages"]
-    path: str
-    config: str | None = None
-    split: str = "train"
-    column: str = "text"
+    path: Text
+    config: Text | None = None
+    split: Text = "train"
+    column: Text = "text"
     rows: AtLeastOne | None = None
     passage_chars: AtLeastOne = 1_500  # a passage is cut at the end of a paragraph or a sentence
 
@@ -98,10 +109,10 @@ class DatasetChats(Source):
     """Instruction data: a column of chats, [{"role", "content"}, ...] or [{"from", "value"}, ...]."""
 
     source: Literal["dataset"]
-    path: str
-    config: str | None = None
-    split: str = "train"
-    column: str = "messages"
+    path: Text
+    config: Text | None = None
+    split: Text = "train"
+    column: Text = "messages"
     rows: AtLeastOne | None = None
 
 
@@ -111,7 +122,7 @@ Chats = Annotated[SerializeAsAny[Source], by_tag("source", (DatasetChats,), lamb
 class Generation(Strict):
     """How knowledge, reasoning and self-given scores are generated: any lm-eval backend."""
 
-    backend: str = "hf"
+    backend: Text = "hf"
     args: Arguments = {}  # of the backend, as in --model_args; without `pretrained`
     endpoints: list[Address] = []  # base URLs of servers of the same model; work is shared among them
     samples: AtLeastOne = 1  # texts per question
@@ -120,17 +131,17 @@ class Generation(Strict):
     max_verdict_tokens: AtLeastOne = 512  # of a judgement that the model gives itself
     max_question_tokens: AtLeastOne = 256
     window: AtLeastOne = 512  # questions per call of the backend; a killed run repeats at most one window
-    think: str | None = (
+    think: Text | None = (
         None  # what a thought is told by: "off", or marks as in <plan>...</plan>; null: all known
     )
-    shots: str | None = None  # YAML of few-shot examples for M0; later checkpoints see none
+    shots: Text | None = None  # YAML of few-shot examples for M0; later checkpoints see none
 
 
 class OpenAIJudge(JudgeSettings):
     """Any OpenAI-compatible chat endpoint. The key is read from the environment variable `key_env` only."""
 
     kind: Literal["openai"]
-    model: str
+    model: Text
     base_url: Address = "https://api.openai.com/v1"
     key_env: str = "OPENAI_API_KEY"
     concurrency: AtLeastOne = 16
@@ -177,9 +188,9 @@ class Sft(Strict):
     bf16: bool = True  # autocast; the master weights are float32
     save_steps: AtLeastOne = 200
     gradient_checkpointing: bool = False
-    attention: str | None = None  # transformers' attn_implementation; padding-free needs a flash one
+    attention: Text | None = None  # transformers' attn_implementation; padding-free needs a flash one
     padding_free: bool = False
-    accelerate: str | None = None  # a config file for `accelerate launch`, or its name in recipes/accelerate
+    accelerate: Text | None = None  # a config file for `accelerate launch`, or its name in recipes/accelerate
     threads: AtLeastOne | None = None  # of a CPU
 
 
@@ -211,18 +222,18 @@ class Round(Strict):
 class Base(Strict):
     """M0 from a base model, by SFT on instruction data."""
 
-    checkpoint: str
-    revision: str | None = None
+    checkpoint: Text
+    revision: Text | None = None
     data: DatasetChats
-    chat_template: str | None = None  # a jinja file, for a base model without one
+    chat_template: Text | None = None  # a jinja file, for a base model without one
     sft: Sft
 
 
 class Model(Strict):
     """M0: a folder, ORG/NAME on the hub, or the name of a domain's own; or what `base` makes."""
 
-    checkpoint: str | None = None
-    revision: str | None = None
+    checkpoint: Text | None = None
+    revision: Text | None = None
     base: Base | None = None
 
     @model_validator(mode="after")
@@ -242,7 +253,7 @@ class Evaluate(Strict):
         "explicit",
     ]
     limit: AtLeastOne | None = None  # the first items of a task
-    backend: str = "hf"
+    backend: Text = "hf"
     args: Arguments = {}
 
 
@@ -257,7 +268,7 @@ class Recipe(Strict):
 
     name: Name
     seed: Seed = 1
-    prompts: str = "default"
+    prompts: Text = "default"
     layout: Literal["single", "multiturn"] = "single"
     model: Model
     questions: Questions

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from ske_models.yaml_data import Lines
-from training.secret import SECRETS
+from training.secret import is_secret
 
 SHOWN = 80  # characters of a wrong value
 
@@ -49,7 +49,7 @@ def _message(place: tuple[str | int, ...], problem: Any) -> str:
         if "x7f" in problem["ctx"]["pattern"]:
             message = "a line of text is needed"
     given = "" if isinstance(value, dict | list) else f", not {_short(value)}"
-    if kind == "value_error" or SECRETS & set(map(str, place)):
+    if kind == "value_error" or any(is_secret(str(key)) for key in place):
         given = ""  # the message says it, or it is a secret
     if kind == "float_type" and re.fullmatch(r"\d+e-?\d+", str(value)):
         given += " (which is text in YAML: write 4.0e-4 for 4e-4)"

@@ -141,18 +141,11 @@ def _begin(folder: RunFolder) -> None:
 
 def _check_chat(folder: Path) -> None:
     """Raises UserError if there is no chat model in a folder."""
-    from transformers import AutoTokenizer
-
-    from training.data.examples import end_of_turn
+    from training.data.examples import end_of_turn, load_tokenizer
 
     if not (folder / "config.json").is_file():
         raise UserError(f"model.checkpoint: {folder}: no config.json in it, so no model; name another one")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model.checkpoint: {folder}: its tokenizer cannot be loaded: {reason}") from error
-    end_of_turn(tokenizer)
+    end_of_turn(load_tokenizer(str(folder)))
 
 
 def _download(name: str, revision: str | None) -> Path:

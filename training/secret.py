@@ -16,21 +16,30 @@ from urllib.parse import urlsplit
 
 from ske_models.errors import UserError
 
-# Arguments of lm-eval's backends and of the libraries below them that hold a secret.
-SECRETS = {"api_key", "auth_token", "header", "headers", "hf_token", "password", "token", "use_auth_token"}
+# Arguments of lm-eval's backends and of the libraries below them that hold a secret, at any depth.
+_SECRET = re.compile(
+    r"""
+      (?: ^ | _ ) (?: api_?key | access_token | auth_token | credentials? | hf_token | password | secret ) $
+    | ^ (?: authorization | token | use_auth_token | headers? | extra_headers ) $
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_KEY = re.compile(r"\b (?: sk-[\w-]{16,} | hf_[A-Za-z0-9]{16,} )", re.VERBOSE)  # OpenAI's, Hugging Face's
 _NAME = re.compile(r"\$(\w+)|\$\{(\w+)\}")
 
 
 def secret_in(name: str, value: Any) -> str | None:
     """Why an argument must not be in a recipe as it is; None if it may. The message does not show it."""
-    if name in SECRETS and _texts(value) and any(not _NAME.search(text) for text in _texts(value)):
+    if isinstance(value, dict) and not _SECRET.search(name):
+        found = (secret_in(str(key), entry) for key, entry in value.items())
+        return next((why for why in found if why), None)
+    texts = _texts(value)
+    hidden = _SECRET.search(name) or any(_KEY.search(text) for text in texts)
+    if hidden and any(not _NAME.search(text) for text in texts):
         return f"`{name}` is a secret; write $NAME, and set the environment variable NAME"
-    for text in _texts(value):
-        if "://" in text and _has_password(text):
-            return (
-                f"`{name}` has a password in its address; write $NAME for it, and set the environment "
-                "variable NAME"
-            )
+    if any("://" in text and _has_password(text) for text in texts):
+        fix = "write $NAME for it, and set the environment variable NAME"
+        return f"`{name}` has a password in its address; {fix}"
     return None
 
 
@@ -41,6 +50,11 @@ def revealed(value: Any) -> Any:
     if isinstance(value, list):
         return [revealed(entry) for entry in value]
     return _NAME.sub(_from_environment, value) if isinstance(value, str) else value
+
+
+def is_secret(name: str) -> bool:
+    """Whether an argument of that name holds a secret."""
+    return bool(_SECRET.search(name))
 
 
 def _from_environment(match: re.Match[str]) -> str:

@@ -20,12 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     PrinterCallback,
     ProgressCallback,
@@ -37,7 +35,7 @@ from ske_models.errors import UserError
 from ske_models.files import read_jsonl, write_jsonl
 from ske_models.loading import reason, require_whole
 from training import card, domains
-from training.data.examples import IGNORED, encode, end_of_turn, order, set_template
+from training.data.examples import IGNORED, encode, end_of_turn, load_tokenizer, order, set_template
 from training.launch import settings, split
 from training.run_folder import RunFolder
 
@@ -69,7 +67,7 @@ def train(folder: RunFolder, n: int) -> dict[str, Any]:
     work = folder.round(n) / "sft"
     config = arguments(sft, work, folder.recipe.seed)
     parent, revision = card.parent(folder, n)
-    tokenizer = load_tokenizer(folder, n, parent, revision)
+    tokenizer = tokenizer_of(folder, n, parent, revision)
     end = end_of_turn(tokenizer)
     dataset, counts = examples(tokenizer, end, rows, sft, f"{folder.recipe.seed}-sft-{n}")
     model = load_model(parent, revision, sft)
@@ -147,12 +145,9 @@ def on_cpu() -> bool:
     return not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
 
 
-def load_tokenizer(folder: RunFolder, n: int, parent: str, revision: str | None) -> PreTrainedTokenizerBase:
+def tokenizer_of(folder: RunFolder, n: int, parent: str, revision: str | None) -> PreTrainedTokenizerBase:
     """The tokenizer that the checkpoint will have. Raises UserError if there is none."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(parent, revision=revision)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{parent}: cannot load its tokenizer: {str(error).splitlines()[0]}") from error
+    tokenizer = load_tokenizer(parent, revision)
     if n == 0:
         assert folder.recipe.model.base is not None
         set_template(tokenizer, folder.recipe.model.base.chat_template)
@@ -169,7 +164,8 @@ def load_model(parent: str, revision: str | None, sft: Sft) -> PreTrainedModel:
             attn_implementation=sft.attention,
             output_loading_info=True,
         )
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:
+        # whatever a checkpoint's files can raise, in any of the libraries that read them
         raise UserError(f"{parent}: cannot be loaded: {reason(error)}") from error
     require_whole(info, parent)
     return model

@@ -96,6 +96,14 @@ def refused(error: pytest.ExceptionInfo[UserError]) -> str:
             f"args: {{proxy: 'http://me:{SECRET}@host'}}\n  samples",
             "generation.args: `proxy` has a password in its address",
         ),
+        (
+            HF_ARGS,
+            f"args: {{model_kwargs: {{hf_token: {SECRET}}}}}\n  samples",
+            "args: `hf_token` is a secret; write $NAME",
+        ),
+        (HF_ARGS, f"args: {{x: sk-{SECRET}abcdef}}\n  samples", "args: `x` is a secret; write $NAME"),
+        ("prompts: world", 'prompts: "a\\nb"', "prompts: a line of text is needed"),
+        ("backend: hf\n", f"backend: {LONG * 4}\n", "backend: string should have at most 1000 characters"),
         (HF_ARGS, "args: {top_p: .nan}\n  samples", "generation.args: `top_p` must be a finite number"),
         ("backend: hf\n", f"backend: hf\n  endpoints: ['http://me:{SECRET}@host/v1']\n", "has a password"),
         (

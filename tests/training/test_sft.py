@@ -17,7 +17,7 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -339,6 +339,31 @@ def endless(folder):
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }} {% endfor %}")
 
 
+def lacking(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut_off(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-1_000])
+
+
+def no_tokenizer(folder):
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def reaching_out(folder):
+    (folder / "chat_template.jinja").write_text(
+        "{{ ''.__class__.__mro__ }}{{ messages[1]['content'] }}<|end|>"
+    )
+
+
+def unknown_filter(folder):
+    (folder / "chat_template.jinja").write_text("{{ messages | nothing }}<|end|>")
+
+
 def unfinished(folder):
     (folder / "config.json").unlink()
 
@@ -349,6 +374,11 @@ def unfinished(folder):
         (untemplated, {}, "no chat template"),
         (endless, {}, "without a special token"),
         (unfinished, {}, "no checkpoint in it; make M0 first"),
+        (lacking, {}, "M0: lacks model.layers.1.mlp.up_proj.weight, which would be random numbers"),
+        (cut_off, {}, "M0: cannot be loaded: SafetensorError: "),
+        (no_tokenizer, {}, "M0: its tokenizer cannot be loaded: "),
+        (reaching_out, {}, "its chat template cannot be used: SecurityError: "),
+        (unknown_filter, {}, "its chat template cannot be used: TemplateAssertionError: No filter named"),
         (
             None,
             {"batch": 8, "per_device_batch": 3},
@@ -359,7 +389,7 @@ def unfinished(folder):
         (None, {"attention": "flash_attention_2"}, "cannot be loaded"),
         (
             None,
-            {"learning_rate": 1e38, "warmup_steps": 0, "schedule": "constant_with_warmup"},
+            {"learning_rate": 1e12, "warmup_steps": 0, "schedule": "constant_with_warmup"},
             "the loss of step",
         ),
     ],

@@ -59,6 +59,17 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
     return rest[: start + len(token)]
 
 
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint. Raises UserError if it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision)
+    except Exception as error:
+        # whatever a tokenizer's files can raise, in any of the libraries that read them
+        raise UserError(f"{name}: its tokenizer cannot be loaded: {reason(error)}") from error
+
+
 def set_template(tokenizer: PreTrainedTokenizerBase, name_or_path: str | None) -> None:
     """Gives a base model's tokenizer a chat template, and the token that ends its turns as end of sequence.
 

@@ -1,6 +1,6 @@
 """The judge `openai`: any OpenAI-compatible chat endpoint, asked as often as it takes and paid for once.
 
-    export OPENAI_API_KEY=...; python -m training.stages.judge runs/paper 1
+    export OPENAI_API_KEY=...; python -m training.stage judge runs/paper 1
 
 Calls go through the one dispatcher (ske_models/engines/http.py), faults and retries included; ledger.py has
 what they cost. The official client is not used: it takes an empty or broken reply for a good one, gives up a
