@@ -1,9 +1,8 @@
 """Any of OpenCompass' model classes (HuggingFace, vLLM, OpenAI-compatible, ...) as the pipeline's engine.
 
 Used by the OpenCompass adapter (ske_models/opencompass/model.py). Written against OpenCompass 0.5.4, whose
-HuggingFace classes call a method that transformers 5 has dropped: that is mended here. Its vLLM classes and
-`OpenAISDK` are replaced by those of vllm.py and api.py beside this file. Greedy decoding is the default of
-every class here; what a config says wins.
+HuggingFace and vLLM classes and `OpenAISDK` are replaced by those of hf.py, vllm.py and api.py beside this
+file. Greedy decoding is the default of every class here; what a config says wins.
 """
 
 from __future__ import annotations
@@ -15,14 +14,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from opencompass.models import VLLM, HuggingFacewithChatTemplate, OpenAI, OpenAISDK, VLLMwithChatTemplate
+from opencompass.models import (
+    VLLM,
+    HuggingFaceBaseModel,
+    HuggingFacewithChatTemplate,
+    OpenAI,
+    OpenAISDK,
+    VLLMwithChatTemplate,
+)
 from opencompass.models.base import BaseModel, LMTemplateParser
 from opencompass.registry import MODELS
 from opencompass.utils import build_model_from_cfg
 from opencompass.utils.prompt import PromptList
+from safetensors import SafetensorError
 
 from ske_models.errors import UserError
 from ske_models.fingerprint import NOT_IDENTITY, fingerprint
+from ske_models.loading import reason
 from ske_models.method import Message
 from ske_models.records import Done, Request, Settings
 
@@ -32,6 +40,10 @@ NOT_IDENTITY_HERE = {
     "type", "path", "abbr", "run_cfg", "batch_size", "max_out_len", "min_out_len", "key", "org", "retry",
     "query_per_second", "rpm_verbose", "verbose", "max_workers", "openai_proxy_url", "device_map",
 }  # fmt: skip
+
+
+# What a broken checkpoint, or a setting with a typo, comes to in transformers, vLLM and OpenCompass
+_REFUSALS = (OSError, ValueError, RuntimeError, TypeError, KeyError, AssertionError, SafetensorError)
 
 
 class Continuous(ABC):
@@ -62,10 +74,11 @@ def identity(llm: Mapping[str, Any]) -> dict[str, Any]:
     Raises UserError if `path` is no checkpoint that can be had.
     """
     found = model_class(llm)
-    args = _identity(llm)
-    if found.is_api:
-        return fingerprint(found.__name__, args | {"model": llm.get("path")}, served=True)
-    return fingerprint(found.__name__, args | {"pretrained": str(llm["path"])}, served=False)
+    path = {"model" if found.is_api else "pretrained": str(llm.get("path"))}
+    try:
+        return fingerprint(found.__name__, _identity(llm) | path, served=found.is_api)
+    except RuntimeError as error:  # ~nosuchuser
+        raise UserError(f"path={llm.get('path')}: {error}") from error
 
 
 def _identity(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,14 +185,11 @@ def _build(llm: dict[str, Any]) -> Any:
     if (config.get("generation_kwargs") or {}).get("num_return_sequences", 1) != 1:
         raise UserError("llm: num_return_sequences must be 1: the steps of a method need one text each")
     try:
-        model = build_model_from_cfg(config | {"type": _replaced(found, llm)})
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{found.__name__}: cannot load {llm.get('path')}: {reason}") from error
-    if isinstance(model, HuggingFacewithChatTemplate):
-        # transformers 5 has no `batch_encode_plus`; it was the tokenizer's own call
-        model.tokenizer.batch_encode_plus = model.tokenizer
-    return model
+        return build_model_from_cfg(config | {"type": _replaced(found, llm)})
+    except UserError:
+        raise
+    except _REFUSALS as error:
+        raise UserError(f"{found.__name__}: cannot load {llm.get('path')}: {reason(error)}") from error
 
 
 def _replaced(found: type[BaseModel], llm: Mapping[str, Any]) -> type[BaseModel]:
@@ -188,12 +198,16 @@ def _replaced(found: type[BaseModel], llm: Mapping[str, Any]) -> type[BaseModel]
         from ske_models.opencompass.api import OWN_WAY, ContinuousOpenAI
 
         return found if any(llm.get(name) for name in OWN_WAY) else ContinuousOpenAI
-    if found not in (VLLM, VLLMwithChatTemplate):
-        return found
-    require_vllm()
-    from ske_models.opencompass.vllm import ContinuousVLLM, ContinuousVLLMChat
+    if found in (HuggingFacewithChatTemplate, HuggingFaceBaseModel):
+        from ske_models.opencompass.hf import WholeHF, WholeHFChat
 
-    return ContinuousVLLM if found is VLLM else ContinuousVLLMChat
+        return WholeHF if found is HuggingFaceBaseModel else WholeHFChat
+    if found in (VLLM, VLLMwithChatTemplate):
+        require_vllm()
+        from ske_models.opencompass.vllm import ContinuousVLLM, ContinuousVLLMChat
+
+        return ContinuousVLLM if found is VLLM else ContinuousVLLMChat
+    return found
 
 
 def require_vllm() -> None:

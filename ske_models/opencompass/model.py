@@ -23,7 +23,7 @@ from ske_models import embedded
 from ske_models.controls import SHUFFLED
 from ske_models.errors import UserError, at_least_one
 from ske_models.method import Message, Question
-from ske_models.opencompass.engine import ROLES, engine_for, identity
+from ske_models.opencompass.engine import ROLES, engine_for, identity, model_class
 from ske_models.records import Answer, Item
 from ske_models.setup import DEFAULT_STORE, Setup
 
@@ -187,7 +187,7 @@ class SKEExplicit(BaseModel):
         try:
             return score()
         except NotImplementedError as error:
-            raise UserError(f"{type(self.inner).__name__} cannot score texts: {error}") from error
+            raise UserError(f"{model_class(self.engine.llm).__name__} cannot score texts: {error}") from error
 
     # From OpenCompass' prompts to questions -------------------------------------------------------
 

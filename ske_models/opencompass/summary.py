@@ -23,7 +23,8 @@ from opencompass.summarizers import DefaultSummarizer
 from opencompass.utils import dataset_abbr_from_cfg, get_infer_output_path, model_abbr_from_cfg
 
 from ske_models.errors import UserError
-from ske_models.opencompass.tasks import error_file
+from ske_models.opencompass.tasks import error_file, trace_of
+from ske_models.reply import reply_of
 
 SHOWN = 20  # failures that are named in the error
 
@@ -121,23 +122,29 @@ def newest_config(work_dir: Path) -> Any:
 
 
 def counts(work_dir: Path) -> Iterator[str]:
-    """A line for each model with knowledge: how many items, and how many texts reached their token limit."""
+    """A line for each model but `direct`: its items, and how many texts reached their limit or are empty."""
     for folder in sorted((work_dir / "predictions").glob("*")):
-        traces = [
-            turn
-            for path in folder.glob("[!t]*.json")
+        items = [
+            item
+            for path in folder.glob("*.json")
             for item in json.loads(path.read_text(encoding="utf-8")).values()
-            for turn in item["origin_prompt"]
-            if isinstance(turn, dict) and turn.get("role") == "SKE"
+            if trace_of(item)
         ]
-        if traces:
-            cut = {
-                step: sum(t["truncated"][step] is True for t in traces) for step in ("knowledge", "answer")
-            }
-            yield (
-                f"{folder.name}: {len(traces)} items; at the token limit: "
-                f"{cut['knowledge']} knowledge texts, {cut['answer']} answers"
-            )
+        if not items:
+            continue
+        traces = [trace_of(item) or {} for item in items]
+        cut = {step: sum(t["truncated"][step] is True for t in traces) for step in ("knowledge", "answer")}
+        empty = {
+            "knowledge": sum(
+                not reply_of(t["knowledge"] or "").strip() for t in traces if t["method"] == "explicit"
+            ),
+            "answer": sum(not reply_of(item["prediction"]).strip() for item in items),
+        }
+        yield (
+            f"{folder.name}: {len(items)} items; at the token limit: "
+            f"{cut['knowledge']} knowledge texts, {cut['answer']} answers; "
+            f"empty: {empty['knowledge']} knowledge texts, {empty['answer']} answers"
+        )
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ def test_a_thought_that_does_not_end_is_an_empty_text_and_counted(reply, tiny_ll
         (200, {"id": "1", "choices": []}, "no completion in the reply"),
         (200, [completion("x")], "no completion in the reply"),
         (200, without(completion("x"), message=None), "no message in the reply"),
-        (429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}, "no credit"),
+        (429, {"error": {"message": "No quota", "code": "insufficient_quota"}}, "no credit"),
         (401, {"error": {"message": f"Incorrect API key provided: {KEY[:8]}***{KEY[-4:]}"}}, "a valid key"),
         (400, {"error": {"message": "maximum context length is 200 tokens"}}, "longer context"),
     ],
