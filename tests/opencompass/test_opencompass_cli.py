@@ -204,9 +204,9 @@ def test_the_six_benchmarks(tmp_path, tiny_llama, shared_dir, backend, config, a
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     check_the_six(tmp_path, "tiny")
-    # nobody limits ARC: its answers have the default, and not the 20 tokens of transformers
-    answers = predictions(tmp_path, "tiny-direct", "ARC-c").values()
-    assert all(len(item["prediction"]) > 500 for item in answers)
+    # nobody limits ARC: its answers have the default, and neither 6 tokens nor the 20 of transformers
+    [item] = predictions(tmp_path, "tiny-direct", "ARC-c").values()
+    assert len(item["prediction"]) > 200
 
 
 @pytest.mark.skipif("SKE_LEARN_MATRIX" not in os.environ, reason="hours: set SKE_LEARN_MATRIX=CHECKPOINT")
