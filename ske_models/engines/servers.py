@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from ske_models.engines.faults import OPTIONAL, masked
 from ske_models.errors import UserError
 
+NO_KEYS = {"", "none", "empty", "dummy"}  # what is set where a server needs no key: words of any message
+
 
 @dataclass(frozen=True)
 class Servers:
@@ -46,7 +48,8 @@ class Servers:
         """What no message may repeat."""
         own = [urlsplit(url).netloc.rpartition("@")[0] for url in self.urls]
         sent = [*self.headers.values(), *(value for url in self.urls for value in split(url)[1].values())]
-        return own + [unquote(user) for user in own] + [value.split(" ")[-1] for value in sent]
+        secrets = own + [unquote(user) for user in own] + [value.split(" ")[-1] for value in sent]
+        return [secret for secret in secrets if secret.lower() not in NO_KEYS]
 
     def fitted(self, payload: dict[str, Any]) -> dict[str, Any]:
         """What is sent for a payload: without what a server has refused to take."""

@@ -124,7 +124,8 @@ def test_one_text_whose_replies_hold_nothing_stays_unscored(tmp_path):
             assert len(server.asked) - before == calls
 
 
-def test_an_endpoint_that_never_gives_a_verdict_is_not_asked_for_long(tmp_path):
+def test_an_endpoint_that_never_gives_a_verdict_is_not_asked_for_long(tmp_path, monkeypatch):
+    monkeypatch.delenv("JUDGE_KEY")  # the key is "none" then, which is no secret to be masked
     with OddServer(lambda asked: (200, b"<html>Welcome</html>")) as server:
         run = new_run(tmp_path, openai_judge(server.base_url, max_retries=1, concurrency=4))
         with pytest.raises(
