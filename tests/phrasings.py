@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-from ske_tasks.answers.statements import plain
+from ske_tasks.answers.reply import plain
 from ske_tasks.six.rows import Row, gold_text
 
 

@@ -1,258 +1,258 @@
-"""Reads the letter (or letters) of a multiple-choice answer, and nothing else that happens to be a letter.
+"""Reads the letter of a multiple-choice answer, and nothing else that happens to be a letter.
 
-    python -c "from ske_tasks.answers.choice import read_choice as r; print(r('No, it is B.', {'B': ''}))"
+    python -c "from ske_tasks.answers.extract import extract as e; print(e('No, it is B.', 'choice', {'B': ''}))"
 
-Rules; the later statement wins, and what offers two letters is unanswered:
+Rules; the later statement wins, and what offers two letters, or one that no option has, is unanswered:
 
 1. Statements: "The answer is (B)", boxed, "Answer: B", "B is the correct answer", a first or last line that
    is only "B" or "B. text". A letter that is negated ("not A", "neither A nor B") cancels an earlier one.
+   Statements that contradict each other again and again (a loop) state nothing.
 2. After the last statement, a changed mind ("Wait, it should be C").
-3. Without a statement: a conclusion ("so B", "which leaves (D)"), or the only option called correct.
+3. Without a statement: a conclusion ("so B", "which leaves (D)"), the only option called correct, or a last
+   sentence that names exactly one option ("The most likely cause is (C).").
 4. The option's text instead of its letter: in a statement, in a conclusion, as the last line or the whole
-   reply.
-
-"A" and "I" before a lower-case word are the article and the pronoun, unless it is a connective ("A because").
+   reply. A letter counts for more than a text.
 """
 
 import re
+from dataclasses import dataclass, field
 
+from ske_tasks.answers.letters import Letters
 from ske_tasks.answers.option_text import Options, compared, exact_text, lone_text, named_text
-from ske_tasks.answers.statements import FILLER, clean, first_line, last_line, plain, sentences, statements
+from ske_tasks.answers.reply import ParsedReply, plain
 
-_CONNECTIVE = (
-    r"(?:because|since|as|for|due|which|that|is|and|or|but|not|with|in|given|so|based|by|rather|instead|if|when|"
-    r"while|according|however|after|though|although|only|here|from|would|too)\b"
-)
+LOOP = 3  # so often may the stated letter change; a reply that changes it more often is a loop
+
 _NEGATED = re.compile(
-    r"\s*(?:n't|(?:is\s+)?(?:(?:definitely|clearly|certainly)\s+)?not\b|neither\b|nor\b|不是)", re.IGNORECASE
+    r"\s?(?:n't|(?:is\s)?(?:(?:definitely|clearly|certainly)\s)?not\b|neither\b|nor\b|不是)", re.IGNORECASE
 )
-_REJECTED = (
-    r"\s*(?:项)?\s*(?:is|was|are|were|seems|looks|也|is\ also)?\s*(?:also\s+|clearly\s+|definitely\s+)?"
-    + (r"(?:n't|not|wrong|incorrect|false|out|ruled|eliminated|impossible|cannot|can't|错误|不正确|不对|错)")
+_NO_OPTION = re.compile(
+    r"""[\W]{0,4}(?:(?:none|neither)\ of|not\ (?:among|listed|in|one\ of|given|provided|available)|unknown\b
+        |cannot\ be|无|没有|不(?:能|存在|确定|在)|题目)""",
+    re.VERBOSE | re.IGNORECASE,
 )
+_REJECTED = r"""\s?(?:项)?\s?(?:is|was|are|were|seems|looks|也|is\ also)?\s?(?:also\s|clearly\s|definitely\s)?
+    (?:n't|not|wrong|incorrect|false|out|ruled|eliminated|impossible|cannot|can't|错误|不正确|不对|错)"""
 _RETRACT = re.compile(
-    r"\b(?:wait|actually|hold on|correction|no,|on second thought|sorry|hmm|but|however|scratch that|oops|"
-    r"mistake|let me (?:re\w*|correct|check))|不对|等等|更正",
-    re.IGNORECASE,
+    r"""\b(?:wait|actually|hold\ on|correction|no,|on\ second\ thought|sorry|hmm|but|however|scratch\ that|oops
+        |mistake|let\ me\ (?:re\w*|correct|check))|不对|等等|更正""",
+    re.IGNORECASE | re.VERBOSE,
 )
-_CONCLUDE = (
-    r"(?i:\b(?:so|thus|therefore|hence|consequently|leaves|leaving|leave|must be|should be|has to be|it's|"
-    r"it is|that's|that is|choose|pick|select|go with|going with|conclude)\b|=>|→|∴|选择?"
-    r"|所以|因此|故|应为|应是)"
-    r"(?i:[\s:,\"']|\b(?:that|only|us|with|me|it|it's|is|we|I|are|left|must|should|has to|be|the|my|"
-    r"final|answer|correct|right|best|true|option|choice|going|go|pick|choose|select)\b|是|选项|选|为|答案)*"
+_TURN = re.compile(
+    r"(?i:\b(?:but|rather|instead|it's|it is|so|hence|thus|therefore)\b|而是|应是)(?P<rest>.*)"
 )
-_END = (
-    r"(?=\s*(?:$|[.,;!\n)]|(?i:because|since|as|due|given|which)\b|"
-    r"(?i:is (?:the )?(?:correct|right|best|answer|true))))"
+# what makes a last sentence that names one option say something else of it
+_DENIES = re.compile(
+    r"""\b(?:not|never|neither|nor|none|no|incorrect|wrong|false|except|cannot|without|unlike|eliminate\w*|rule[sd]?
+        |if|whether|suppose|assume|while|although|might|may|could|unclear|unsure)\b|n't\b|\?|不|错|非|没|无|未|如果""",
+    re.IGNORECASE | re.VERBOSE,
 )
-_CALLED_RIGHT = (
-    r"\s*(?:项)?(?:\s+(?i:is|must be|should be|would be|has to be)(?:\s+(?i:also|clearly|therefore|thus|the|"
-    r"most|indeed|probably|definitely|then|actually|my|only|one|that|is))*\s+(?P<how>(?i:"
-    r"(?:correct|right|best|true|final)(?:\s+(?:answer|choice|option|one|statement))?|answer|choice))\b|(?P<zh>是正确的|是正确答案|正确|是对的|符合题意))"
+_DENIES_INSIDE = re.compile(r"\b(?:that|which|who)\b[^.;]{0,120}\b(?:is|are|be)\s(?:option\s)?[(\[]\w[)\]]\W*$")
+_OPENING = re.compile(
+    r"""(?:so|thus|therefore|hence|it's|it\ is|they\ are|this\ is|that\ is|it\ was|he\ is|she\ is
+        |at\ the\ end\ of)\b""",
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
-def read_choice(text: str, options: Options) -> str | None:
-    """The letter of a single-answer question, or None. `options`: letter to text."""
-    text = clean(text)
-    found, after = None, 0
-    for start, tail in _stated(text, options):
-        letter, rejected = _assertion(tail, options)
-        if letter is not None:
-            found, after = letter, start
-        elif found in rejected:
-            found, after = None, start
-    rest = text[after:]
+@dataclass(frozen=True)
+class Event:
+    """A place that says something of a letter. letter: "" for one that states none or two; None: nothing.
+
+    rejected: letters that it denies. by_text: the option was named by its text only.
+    """
+
+    place: int
+    letter: str | None
+    rejected: set[str] = field(default_factory=set)
+    by_text: bool = False
+
+
+def read_choice(reply: ParsedReply, options: Options, sure: bool = False) -> str | None:
+    """The letter of a single-answer question, or None.
+
+    options: letter to text. sure: only what is stated or concluded by letter.
+    """
+    letters = Letters.of(options)
+    events = sorted(_events(reply, letters), key=lambda event: event.place)
+    found, after = _last(events)
     if found is not None:
-        return _changed_mind(rest, found, options) or None
-    return _concluded(rest, options) or _only_right_one(rest, options) or lone_text(text, options)
-
-
-def read_choices(text: str, options: Options) -> str | None:
-    """The letters of a question with one or more right options, in alphabetical order ("ACD"), or None."""
-    text = clean(text)
-    letters, found = _alternatives(options), None
-    for _, tail in _stated(text, options, several=True):
-        found = _letter_run(tail, options) or found
-    if found:
-        return found
-    run = rf"(?:[(\[]?(?:{letters})[)\]]?(?:\s*(?:[,、&]|\band\b|和|与|及)\s*|\s*))+"
-    right = re.findall(
-        rf"(?<![A-Za-z0-9_(])({run})(?:项|选项|都|均|are|is|both|all|\s)*(?:正确|correct|right)", text
-    )
-    if right and not re.search(r"(?:不|in|not )(?:正确|correct|right)", text):
-        return _letter_run(right[-1], options)
-    for sentence in reversed(sentences(text)):
-        if concluded := re.search(rf"{_CONCLUDE}({run})[.!]?$", sentence):
-            return _letter_run(concluded[1], options)
-    by_text = [k for k, option in options.items() if compared(option) and compared(option) in plain(text)]
-    return "".join(sorted(by_text)) if by_text and len(sentences(text)) <= len(by_text) else None
-
-
-def _alternatives(options: Options) -> str:
-    return "|".join(re.escape(letter) for letter in options)
-
-
-def _token(options: Options) -> str:
-    """A pattern for a letter that stands alone: in brackets (any case) or bare; groups `b` and `x`."""
-    letters = _alternatives(options)
-    return (
-        rf"(?:[(\[{{<\"']\s*(?P<b>(?i:{letters}))\s*[)\]}}>\"']|"
-        rf"(?<![A-Za-z0-9'\\_-])(?P<x>{letters}|(?i:{letters})(?=\s*(?:[.,;!]?\s*$|\n)))"
-        r"(?![A-Za-z0-9_']|-\w|\s*[=+^*]|\.\d))"
-    )
-
-
-def _letter(found: re.Match[str], options: Options) -> str:
-    written = found["b"] or found["x"]
-    return written if written in options else written.upper()
-
-
-def _is_article(found: re.Match[str]) -> bool:
-    rest = found.string[found.end() :]
-    return found["x"] in ("A", "I") and bool(re.match(rf"\s+(?!{_CONNECTIVE})[a-z]", rest))
-
-
-def _stated(text: str, options: Options, several: bool = False) -> list[tuple[int, str]]:
-    """Where the text states an answer: (position, what follows), in order."""
-    places = [(mark.end, mark.tail) for mark in statements(text)]
-    token = _token(options)
-    for found in re.finditer(token + _CALLED_RIGHT, text):
-        if (
-            found["how"]
-            and re.search(r"answer|choice|option|one\b", found["how"], re.IGNORECASE)
-            and not several
-        ):
-            before = text[max(0, found.start() - 40) : found.start()]
-            if not re.search(
-                r"(?i)\b(?:not|if|whether|think|thought|say|said)\s+(?:that\s+)?(?:option\s+)?$", before
-            ):
-                places.append((found.start(), f"({_letter(found, options)})"))
-    places += _answer_lines(text, options, several)
-    return sorted(places, key=lambda place: place[0])
-
-
-def _answer_lines(text: str, options: Options, several: bool) -> list[tuple[int, str]]:
-    """The first and the last line where they are an answer by themselves: "B", "(B) (B)", "B. Paris"."""
-    letters = _alternatives(options)
-    labelled = {m[1] for m in re.finditer(rf"^\W*({letters})\s*[).:\]]\s*\S", text, re.MULTILINE)}
-    last = last_line(text)
-    places = []
-    for line, position in ((first_line(text), 0), (last, max(0, len(text) - len(last)))):
-        only = rf"\W*(?i:(?:option|choice)\s*)?\(?(?P<x>(?i:{letters}))\)?(?:\W+\(?(?P=x)\)?)*\W*"
-        if re.fullmatch(only, line) or (
-            several and re.fullmatch(rf"[\W\d]*(?:(?:{letters})(?:\W|and|和)*)+", line)
-        ):
-            places.append((position, line.lstrip(" \t.-*#")))
-            continue
-        beginning = rf"\W*(?i:(?:option|choice)\s*)?\(?(?P<x>{letters})(?:\s*[).:\]]+\s*|\s*,\s|\s+-\s)"
-        found = re.match(beginning, line)
-        listed = {m[1] for m in re.finditer(rf"\(({letters})\)\s*\w", line)}
-        if found and len(labelled) == 1 and len(listed) < 3:
-            rest, own = plain(line[found.end() :]), compared(options[found["x"]])
-            if (own and rest.startswith(own)) or not re.match(r"(?:is|was|are|cannot|can't|isn't)\b", rest):
-                places.append((position, f"({found['x']})"))
-    return places
-
-
-def _assertion(tail: str, options: Options) -> tuple[str | None, set[str]]:
-    """What a statement's tail asserts: the letter ("" when it offers two), and the letters it rejects."""
-    line = first_line(tail[:2000])
-    if exact := exact_text(line, options) or exact_text(tail[:2000], options):
-        return exact, set()
-    if negated := _NEGATED.match(line):
-        alone = rf"(?<![A-Za-z0-9])(?:{_alternatives(options)})(?![A-Za-z0-9])"
-        listed = re.match(
-            rf"(?:[\s,()\[\]]|(?:{alone})|\b(?:either|or|nor|and|not|option|choice)\b)*",
-            line[negated.end() :],
-        )
-        rejected = {found[0] for found in re.finditer(alone, listed[0] if listed else "")}
-        rest = line[negated.end() + (listed.end() if listed else 0) :]
-        turn = re.search(
-            r"(?i:\b(?:but|rather|instead|it's|it is|so|hence|thus|therefore)\b|而是|应是)(?P<rest>.*)", rest
-        )
-        return (_head(turn["rest"], options) or named_text(turn["rest"], options)) if turn else None, rejected
-    letter = _head(line, options)
-    return (letter if letter is not None else named_text(_sentence(line), options)), set()
-
-
-def _head(line: str, options: Options) -> str | None:
-    """The letter at the head of `line`; "" where two are offered; None where there is none."""
-    found = re.match(FILLER + _token(options), line)
-    if not found or _is_article(found):
+        return None if _is_loop(events) else _changed_mind(reply.text[after:], found, letters) or None
+    if reply.truncated:
         return None
-    letter = _letter(found, options)
-    if found["x"]:
-        written = plain(line[found.start("x") :])
-        begun = [
-            k
-            for k, option in options.items()
-            if re.match(r"\w+\W+\w", compared(option)) and written.startswith(compared(option))
-        ]
-        if begun and letter not in begun:
-            return None  # an option's text that begins with a letter, as "B cells"
-    other = re.match(
-        rf"\s*(?:,?\s*(?i:or|and|as well as)\b|/|&|和|或|与|、|,(?=\s*[(\[]?\w[)\]]?\s*(?:,|and\b|or\b)))"
-        rf"\s*(?i:option\s*|choice\s*)?{_token(options)}"
-        r"(?!\s+(?i:is|are|was)\b)",
-        line[found.end() :],
-    )
-    if other and _letter(other, options) != letter and not _is_article(other):
-        return ""
-    return letter
+    concluded = _concluded(reply, letters) or _named_last(reply, letters)
+    if concluded or sure:
+        return concluded
+    return _only_right_one(reply, letters) or lone_text(reply, options)
 
 
-def _letter_run(tail: str, options: Options) -> str | None:
-    """ "A, B and D", "(A)(B)", "ABD" at the head of `tail` as "ABD"; None when there is none."""
-    letters = _alternatives(options)
-    head = re.match(FILLER, tail)
-    rest = tail[head.end() :] if head else tail
-    run = re.match(
-        r"(?:[\s()\[\],;/&、\"']|(?i:\band\b|\boptions?\b)|和|与|及|以及|"
-        rf"(?:{letters})(?![a-z]|\s+(?!{_CONNECTIVE})[a-z]))*",
-        rest,
-    )
-    found = re.findall(letters, run[0]) if run else []
-    return "".join(sorted(set(found))) or None
+def _last(events: list[Event]) -> tuple[str | None, int]:
+    """The letter that counts in the end, and from where on it may be taken back."""
+    found, after, by_letter = None, 0, False
+    for event in events:
+        if event.letter is None:
+            if found in event.rejected:
+                found, after, by_letter = None, event.place, False
+        elif not (event.by_text and by_letter and found):
+            found, after, by_letter = event.letter, event.place, not event.by_text
+    return found, after
 
 
-def _changed_mind(rest: str, found: str, options: Options) -> str:
+def _is_loop(events: list[Event]) -> bool:
+    said = [event.letter for event in events if event.letter and not event.by_text]
+    return sum(one != other for one, other in zip(said, said[1:], strict=False)) > LOOP
+
+
+def _events(reply: ParsedReply, letters: Letters) -> list[Event]:
+    events = [_assertion(mark.end, mark.tail, letters) for mark in reply.statements]
+    text = reply.text
+    for found in letters.called_right.finditer(text):
+        strong = re.search(r"answer|choice|option|one\b", found["how"] or "", re.IGNORECASE)
+        strong = strong or re.search("答案|选择", found["zh"] or "")
+        named = letters.in_text(found["run"])
+        before = text[max(0, found.start() - 40) : found.start()]
+        doubted = re.search(r"(?i)\b(?:not|if|whether|think|thought|say|said)\s(?:that\s)?(?:option\s)?$", before)
+        if strong and not doubted and named:
+            events.append(Event(found.start(), named[0] if len(named) == 1 else ""))
+    return events + answer_lines(reply, letters)
+
+
+def answer_lines(reply: ParsedReply, letters: Letters) -> list[Event]:
+    """The first and the last line where they are an answer by themselves: "B", "(B) (B)", "B. Paris"."""
+    events = []
+    one = letters.alternatives
+    items = {m[1] for line in reply.lines if (m := re.match(rf"\W{{0,6}}({one})\s?[).:\]]\s?\S", line))}
+    last = (reply.last_line, len(reply.text) - len(reply.last_line))
+    for line, place in ((reply.first_line, 0), last):
+        only = rf"\W{{0,8}}(?i:(?:option|choice)\s?)?\(?(?P<x>(?i:{one}))\)?(?:\W{{1,4}}\(?(?P=x)\)?){{0,8}}\W{{0,8}}"
+        if found := re.fullmatch(only, line):
+            letter = found["x"] if found["x"] in letters.options else found["x"].upper()
+            events.append(Event(place, letter))
+        elif len(letters.in_text(line)) > 1 and re.fullmatch(
+            rf"(?:\W|(?<![A-Za-z])(?:{one})(?![A-Za-z])|\b(?:and|or)\b|和|或|与){{2,40}}", line
+        ):
+            events.append(Event(place, ""))
+        elif len(items) == 1 and (letter := _labelled(line, letters)):
+            events.append(Event(place, letter))
+    return events
+
+
+def _labelled(line: str, letters: Letters) -> str | None:
+    """The letter of "B. Paris", "(B) Paris", "B, because ..."; not of "A is wrong"."""
+    one = letters.alternatives
+    beginning = rf"\W{{0,6}}(?i:(?:option|choice)\s?)?\(?(?P<x>{one})(?:\s?[).:\]]{{1,3}}\s?|\s?,\s?|\s-\s)"
+    found = re.match(beginning, line)
+    listed = {m[1] for m in re.finditer(rf"\(({one})\)\s?\w", line)}
+    if not found or len(listed) > 2:
+        return None
+    rest, own = plain(line[found.end() :]), compared(letters.options[found["x"]])
+    if re.match(r"(?:is|was|are|cannot|can't|isn't)\b", rest) and not (own and rest.startswith(own)):
+        return None
+    return letters.head(line) or ""
+
+
+def _assertion(place: int, tail: str, letters: Letters) -> Event:
+    """What a statement's tail asserts."""
+    lines = [line for line in tail.split("\n") if line.strip()]
+    line, options = (lines[0].strip() if lines else ""), letters.options
+    if exact := exact_text(line, options) or exact_text(tail, options):
+        return Event(place, exact, by_text=True)
+    if negated := _NEGATED.match(line):
+        return _denial(place, line[negated.end() :], letters)
+    if _is_list(lines, letters):
+        return Event(place, None)
+    letter = letters.head(line)
+    if letter is not None:
+        return Event(place, letter)
+    sentence = re.split(r"(?<=[.!])\s(?=[A-Z])", line, maxsplit=1)[0]
+    if letter := _only_named(sentence, letters):
+        return Event(place, letter)
+    if named := named_text(sentence, options):
+        return Event(place, named, by_text=True)
+    return Event(place, "" if _NO_OPTION.match(line) else None)
+
+
+def _denial(place: int, rest: str, letters: Letters) -> Event:
+    """ "not A or B, but C": the letters denied, and the one that is stated instead."""
+    alone = rf"(?<![A-Za-z0-9])(?:{letters.alternatives})(?![A-Za-z0-9])"
+    words = r"\b(?:either|or|nor|and|not|option|choice)\b"
+    listed = re.match(rf"(?:[\s,()\[\]]|(?:{alone})|{words}){{0,60}}", rest)
+    length = listed.end() if listed else 0
+    rejected = set(re.findall(alone, rest[:length]))
+    turn = _TURN.search(rest[length:])
+    if not turn:
+        return Event(place, None if rejected or not _NO_OPTION.match(f"not{rest}") else "", rejected)
+    if letter := letters.head(turn["rest"]):
+        return Event(place, letter, rejected)
+    return Event(place, named_text(turn["rest"], letters.options), rejected, by_text=True)
+
+
+def _is_list(lines: list[str], letters: Letters) -> bool:
+    """Whether these are the question's options once more: "A. this / B. that", "A. this B. that C. more"."""
+    order = list(letters.options)
+    label = rf"[(\[]?({letters.alternatives})(?:[)\]]|[.:]\s?)\s?(?=\w|[^\s\w.,;)])"
+    heads = [m[1] for line in lines[:3] if (m := re.match(rf"\W{{0,6}}{label}", line))]
+    if len(heads) > 1 and heads == order[: len(heads)]:
+        return True
+    inline = list(dict.fromkeys(re.findall(rf"(?<![\w]){label}", lines[0]))) if lines else []
+    begins = bool(lines) and bool(re.match(rf"\W{{0,6}}{label}", lines[0]))
+    return begins and len(inline) > 2 and inline == order[: len(inline)]
+
+
+def _changed_mind(rest: str, found: str, letters: Letters) -> str:
     """`found`, or what the text after it says instead; "" when it only takes it back."""
     retract = _RETRACT.search(rest)
     if not retract:
         return found
     tail = rest[retract.start() :]
-    corrected = list(re.finditer(rf"{_CONCLUDE}{_token(options)}{_END}", tail))
-    corrected += list(re.finditer(_token(options) + _CALLED_RIGHT, tail))
+    corrected = [(m.start(), letters.letter(m)) for m in letters.concluded.finditer(tail)]
+    for right in letters.called_right.finditer(tail):
+        corrected += [(right.start(), letter) for letter in letters.in_text(right["run"])[-1:]]
     if corrected:
-        return _letter(max(corrected, key=lambda m: m.start()), options)
-    rejected = re.search(rf"(?<![\w'])\(?{re.escape(found)}\)?{_REJECTED}" if found else r"(?!)", tail)
-    return "" if rejected else found
+        return max(corrected)[1]
+    rejected = rf"(?<![\w'])\(?{re.escape(found)}\)?{_REJECTED}" if found else r"(?!)"
+    return "" if re.search(rejected, tail, re.VERBOSE) else found
 
 
-def _concluded(text: str, options: Options) -> str | None:
-    for sentence in reversed(sentences(text)):
-        hits = [
-            m for m in re.finditer(rf"{_CONCLUDE}{_token(options)}{_END}", sentence) if not _is_article(m)
-        ]
+def _concluded(reply: ParsedReply, letters: Letters) -> str | None:
+    for sentence in reversed(reply.sentences):
+        hits = [m for m in letters.concluded.finditer(sentence) if not letters.is_article(m)]
+        hits += letters.made_right.finditer(sentence)
         if hits:
-            return _letter(hits[-1], options)
-    last = (sentences(text) or [""])[-1]
-    opening = r"(?i)(?:so|thus|therefore|hence|it's|it is|they are|this is|that is|it was|he is|she is)\b"
-    if re.match(opening, last) and not re.search(r"(?i)\bnot\b|n't\b", last):
-        return named_text(last, options, stated=False)
+            last = max(hits, key=lambda m: m.start())
+            return None if letters.second.match(sentence, last.end()) else letters.letter(last)
+    last = reply.last_sentence
+    if _OPENING.match(last) and not re.search(r"(?i)\bnot\b|n't\b", last):
+        return named_text(last, letters.options, stated=False)
     return None
 
 
-def _only_right_one(text: str, options: Options) -> str | None:
-    right = set()
-    for found in re.finditer(_token(options) + _CALLED_RIGHT, text):
-        before = text[max(0, found.start() - 40) : found.start()]
-        if not re.search(r"(?i)(?:\bnot|n't|\bif)\s+(?:\w+\s+)?$", before):
-            right.add(_letter(found, options))
+def _named_last(reply: ParsedReply, letters: Letters) -> str | None:
+    """The only option that the last sentence names by letter, and does not deny."""
+    last = reply.last_sentence
+    items = [line for line in reply.lines if re.match(rf"\W{{0,3}}(?:{letters.alternatives})[).:\]]", line)]
+    if len(items) > 1 and last[:12] in {item[:12] for item in items}:
+        return None  # the last item of a list of all options
+    return _only_named(last, letters)
+
+
+def _only_named(sentence: str, letters: Letters) -> str | None:
+    named = letters.bracketed(sentence)
+    if len(named) != 1 or (len(named[0]) == 1 and named[0].isdigit() and "option" not in sentence.lower()):
+        return None
+    joined = rf"(?<![A-Za-z0-9])(?:{letters.alternatives})[)\]]?\s?(?:and|or|&|/|,|、|和|或|与)\s?(?:option\s)?[(\[]?{named[0]}"
+    bare = rf"[)\]]?\s?(?:and|or|&|/|、|和|或|与)\s?(?:option\s)?[(\[]?(?:{letters.alternatives})(?![A-Za-z0-9])"
+    if re.search(joined, sentence) or re.search(named[0] + bare, sentence):
+        return None
+    if _DENIES.search(sentence) and not _DENIES_INSIDE.search(sentence):
+        return None
+    return named[0]
+
+
+def _only_right_one(reply: ParsedReply, letters: Letters) -> str | None:
+    right: set[str] = set()
+    for found in letters.called_right.finditer(reply.text):
+        before = reply.text[max(0, found.start() - 40) : found.start()]
+        if not re.search(r"(?i)(?:\bnot|n't|\bif)\s(?:\w+\s)?$", before):
+            right |= set(letters.in_text(found["run"]))
     return right.pop() if len(right) == 1 else None
-
-
-def _sentence(line: str) -> str:
-    return (re.split(r"(?<=[.!])\s+(?=[A-Z])", line) or [line])[0]

@@ -3,22 +3,25 @@
     python -c "from ske_tasks.answers.extract import extract as e; print(e('It is (B).', 'choice', {'B': ''}))"
 
 `extract` never guesses: a text that does not state an answer gives None, which is counted as `unanswered`.
-The rules of each kind stand in the module that has them: `ske_tasks.answers.choice`,
-`ske_tasks.answers.free`, `ske_tasks.answers.math`.
+The reply is parsed once (`ske_tasks.answers.reply`); the rules of each kind are in its module: `choice`,
+`several`, `free`, `numbers`, `math`.
 """
 
 import re
 import string
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from ske_tasks.answers.choice import read_choice, read_choices
-from ske_tasks.answers.free import read_brackets, read_label, read_number, read_open, read_words
-from ske_tasks.answers.math import read_math, same
-from ske_tasks.answers.statements import unify
+from ske_tasks.answers.choice import read_choice
+from ske_tasks.answers.equality import same
+from ske_tasks.answers.free import read_brackets, read_label, read_open, read_words
+from ske_tasks.answers.math import read_math
+from ske_tasks.answers.numbers import read_number
+from ske_tasks.answers.reply import ParsedReply, parse, unify
+from ske_tasks.answers.several import read_choices
 
 
-def extract(text: str, kind: str, options: Mapping[str, str]) -> str | None:
+def extract(text: str, kind: str, options: Mapping[str, str], truncated: bool = False) -> str | None:
     """The answer that `text` states.
 
     Args:
@@ -27,27 +30,42 @@ def extract(text: str, kind: str, options: Mapping[str, str]) -> str | None:
         options: letter to option text (`choice`, `multi_choice`), the allowed words to themselves (`label`),
             the words to be sorted to themselves (`words`), else empty; `ske_tasks.six.rows.options_of` makes it
             of a row.
+        truncated: the text ran into its token limit: only what it says in full counts.
 
     Returns:
         The letter, the sorted letters, the word, the number ...; None when no answer is stated.
     """
+    keep: Literal["words", "brackets", "latex"] = "words"
+    if kind in ("brackets", "math"):
+        keep = "latex" if kind == "math" else "brackets"
+    reply = parse(text, truncated, keep)
+    items = reply.items
+    # A next question ends the reply only when what precedes it states an answer.
+    for item in items[:-1]:
+        if (answer := _read(item, kind, options, sure=True)) is not None:
+            return answer
+    return _read(reply, kind, options, sure=False)
+
+
+def _read(reply: ParsedReply, kind: str, options: Mapping[str, str], sure: bool) -> str | None:
+    """`sure`: only what is stated, not what may be concluded from how the reply ends."""
     match kind:
         case "choice":
-            return read_choice(text, options)
+            return read_choice(reply, options, sure)
         case "multi_choice":
-            return read_choices(text, options)
+            return read_choices(reply, options, sure)
         case "label":
-            return read_label(text, options)
+            return read_label(reply, options, sure)
         case "number":
-            return read_number(text)
+            return read_number(reply, sure)
         case "brackets":
-            return read_brackets(text)
+            return read_brackets(reply, sure)
         case "words":
-            return read_words(text, options)
+            return read_words(reply, options, sure)
         case "math":
-            return read_math(text)
+            return read_math(reply, sure)
         case "open":
-            return read_open(text)
+            return read_open(reply, sure)
     raise ValueError(f"no such kind of question: {kind!r}")
 
 
@@ -89,14 +107,13 @@ def normalise_open(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", words).split()) or text.strip().lower()
 
 
-def contains_alias(text: str, gold: Iterable[str]) -> bool:
+def contains_alias(prediction: str | None, gold: Iterable[str]) -> bool:
     """OpenCompass' rule for NQ (`NQEvaluator`, 0.5.4): an alias is contained in the answer.
 
-    Applied to the stated answer, as OpenCompass' own choice, the first line of the reply, is reasoning for
+    prediction: the stated answer, as OpenCompass' own choice, the first line of the reply, is reasoning for
     CoT and explicit. An alias that its normalisation empties (it cuts at the first "." or ",") is compared
     whole.
     """
-    prediction = extract(text, "open", {})
     if prediction is None:
         return False
     given = normalise_open(prediction)

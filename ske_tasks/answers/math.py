@@ -1,126 +1,145 @@
-r"""Reads and compares the results of AGIEval's closed mathematics sets (`math`, `gaokao-mathcloze`).
+r"""Reads the results of AGIEval's closed mathematics sets (`math`, `gaokao-mathcloze`).
 
-    python -c "from ske_tasks.answers.math import same; print(same(r'\frac12', '0.5'))"
+    python -c "from ske_tasks.answers.extract import extract as e; print(e('Thus the area is 36.', 'math', {}))"
 
-Equality is math-verify's (LaTeX to SymPy), after the string normalisation of MATH (Hendrycks et al. 2021,
-`math_equivalence.py`: units, dollars, percent and degree signs, `\left`, `\dfrac`). A gold answer with
-several blanks ("5;10") is compared blank by blank.
+Rules: the last statement, or what is in the last box, whichever comes later; else the last sentence, where it
+ends with a result ("So the area is 36 square units.", "... = 4$"); else a first line that is only a result.
 """
 
 import re
-from itertools import zip_longest
 
-from math_verify import parse, verify
+from ske_tasks.answers.reply import ParsedReply, boxes
 
-from ske_tasks.answers.statements import clean, first_line, last_line, statements
+_VALUE = r"""(?:\$[^$]{1,400}\$                                     # $\frac{1}{2}$
+    | \\[(\[]\s?(?:(?!\\[)\]]).){1,400}\\[)\]]                       # \(36\)
+    | [-+]?\d[\d,]{0,30}(?:\.\d{1,30})?(?:\s?/\s?\d{1,30})?(?:\s?%)?  # 36; 1/12; 1,024.5
+    | [-+]?\d{0,9}\s?(?:√|π|\\sqrt|\\frac|\\pi)\S{0,60}             # 2√3; \frac{1}{2}
+    )"""
+_UNIT = r"(?:\s?(?:[a-zA-Z%°²³^23]{1,20}|\\text\{[^{}]{0,40}\})){0,4}"
+_CONCLUDED = re.compile(
+    rf"""(?:\b(?:is|are|be|equals?|gives?|get|obtain|have)\b|[=:]|是|为)\s?
+        (?:approximately|about|exactly|equal\ to|simply|just|now|:|\s){{0,3}}
+        (?P<value>{_VALUE})(?P<unit>{_UNIT})\s?[.!]?\s?$""",
+    re.VERBOSE,
+)
+_ONLY = re.compile(rf"\W{{0,3}}?(?P<value>{_VALUE}){_UNIT}\s?\.?", re.VERBOSE)
+_OPENING = re.compile(
+    r"""^[\s:*>]{0,6}(?:(?:therefore|thus|simply|approximately|about|equal\ to|given\ by)[\s:*,]{0,4})?""",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
-def read_math(text: str) -> str | None:
+def read_math(reply: ParsedReply, sure: bool = False) -> str | None:
     r"""The stated result as written (LaTeX without the outer dollars), several joined by ";", or None."""
-    text = clean(text, keep_math=True).replace("\\$", "")
-    found = boxed(text)
-    for mark in statements(text):
-        stated = first_line(mark.tail)
-        inside = boxed(stated)
-        if inside is None and not re.match(r"\s*(?:not|n't)\b", stated) and (result := _result(stated)):
-            found = [result]
-        elif inside is not None:
-            found = inside
-    if found is None:
-        line = last_line(text)
-        dollars = re.findall(r"\$+([^$]+)\$+", line)
-        if re.fullmatch(r"(?:\$+[^$]+\$+[\s;,.和]*(?:and\s)?\s*)+", line):
-            found = dollars
-        elif dollars:
-            found = [dollars[-1].rpartition("=")[2] if dollars[-1].count("=") > 1 else dollars[-1]]
-        elif "=" in line:
-            found = [line.rpartition("=")[2]]
-        elif len(text.splitlines()) == 1 and not re.search(r"[A-Za-z]{2,}\s+[A-Za-z]{2,}", text):
-            found = [text]
+    found, place = _boxed(reply.text)
+    for mark in reply.statements:
+        stated, inside = _stated(mark.tail), _boxed(mark.tail)[0]
+        if inside is None and not re.match(r"\s?(?:not|n't)\b", stated) and (result := _result(stated)):
+            if mark.start >= place:
+                found = [result]
+    if found is None and not sure and not reply.truncated:
+        found = _from_last(reply)
     if not found:
         return None
-    result = _trim(";".join(found))
-    return result if result.strip(".") else None
+    result = ";".join(_trim(part) for part in found)
+    return result if result.strip(".;") else None
 
 
-def boxed(text: str) -> list[str] | None:
-    r"""The contents of the last `\boxed{...}`; several when they stand in the last line that has one."""
-    contents = []
-    for place in re.finditer(r"\\(?:boxed|fbox)\s*\{", text):
-        depth, end = 1, place.end()
-        while end < len(text) and depth:
-            depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
-            end += 1
-        if not depth:
-            contents.append((text.count("\n", 0, place.start()), text[place.end() : end - 1]))
-    if not contents:
-        return None
-    last = contents[-1][0]
-    return [content for line, content in contents if line == last]
+def _boxed(text: str) -> tuple[list[str] | None, int]:
+    r"""The contents of the last `\boxed{...}` and its place; several when the last line with one has several."""
+    found = boxes(text)
+    if not found:
+        return None, -1
+    line = text.count("\n", 0, found[-1][0])
+    same = [box for box in found[-8:] if text.count("\n", 0, box[0]) == line]
+    return [content for _, _, content in same], found[-1][0]
+
+
+def _stated(tail: str) -> str:
+    r"""The line that follows a mark; a formula that is set off by \[ and \] or $$ with what is in it."""
+    lines = [line.strip() for line in tail.split("\n") if line.strip()]
+    if len(lines) > 1 and lines[0] in ("\\[", "$$"):
+        return f"{lines[0]}{lines[1]}{lines[2] if len(lines) > 2 else ''}"
+    return lines[0] if lines else ""
 
 
 def _result(stated: str) -> str:
-    """The result in a line such as "$x$ and $y$." or "12 metres. This is because ..."."""
-    stated = re.sub(
-        r"^[\s:*]*(?:therefore|thus|simply|approximately|about|equal to|given by)?[\s:*]*", "", stated
-    )
-    stated = re.sub(r"^\\[(\[]\s*(.*?)\s*\\[)\]].*", r"$\1$", stated)
+    """The result in a line such as "$x$ and $y$.", "12 metres. This is because ..." or "The area is 12.".
+
+    "" for a line that has none.
+    """
+    stated = _OPENING.sub("", stated)
+    stated = re.sub(r"^(?:\\[(\[]\s?(.*?)\s?\\[)\]]|\$\$(.*?)\$\$).*", lambda m: f"${m[1] or m[2]}$", stated)
     if stated.startswith("$"):
-        group = re.match(r"\$+[^$]+\$+(?:\s*(?:[;,]|and|和|或|or)\s*\$+[^$]+\$+)*(?:\s*;\s*[^$;]+)*", stated)
-        if group:
-            stated = group[0]
-    return re.split(r"(?<=[.!])\s+(?=[A-Z])|\s+(?:because|since|as|which)\b", stated)[0]
+        return _formulas(stated)
+    sentence = re.split(r"(?<=[.!])\s+(?=[A-Z])|\s+(?:because|since|as|which)\b", stated, maxsplit=1)[0]
+    words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\$[^$]*\$|\\[A-Za-z]+", "", sentence))
+    if len(words) > 3 and (concluded := _CONCLUDED.search(sentence)):
+        return _whole(concluded)
+    return _after_sum(sentence)
+
+
+def _formulas(stated: str) -> str:
+    """ "$x$ and $y$; z ..." up to the end of the list."""
+    pieces = stated.split("$")
+    found = [f"${pieces[1]}$"]
+    for between, formula in zip(pieces[2::2], pieces[3::2], strict=False):
+        if not re.fullmatch(r"\s?(?:[;,]|and|和|或|or|;\s?and|,\s?and)\s?", between):
+            break
+        found.append(f"${formula}$")
+    rest = pieces[2 * len(found)] if len(pieces) > 2 * len(found) else ""
+    if unit := re.match(r"\s?;[^$;\n]{1,80}$", rest):
+        found.append(unit[0].lstrip(" ;"))
+    if len(found) == 1 and (only := _after_sum(pieces[1])) != pieces[1]:
+        return only
+    return ";".join(found) if len(found) > 1 else found[0]
+
+
+def _whole(concluded: re.Match[str]) -> str:
+    unit = concluded["unit"].strip()
+    value = concluded["value"]
+    return f"{value}{unit}" if unit in ("%", "°", "\\%") else value
+
+
+def _after_sum(formula: str) -> str:
+    """ "4 + 0 - 1 = 3" as "3", "a = b = 3" too; "x = 3" and "x^2 + y^2 = 4" stay."""
+    left, equals, right = formula.rpartition("=")
+    if equals and right.strip(" .$") and ("=" in left or not re.search(r"[A-Za-z]", left)):
+        return right
+    return formula
+
+
+def _from_last(reply: ParsedReply) -> list[str] | None:
+    """The result with which the last sentence ends; a first or last line that is nothing else."""
+    line, sentence = reply.last_line, reply.last_sentence
+    pieces = line.split("$")
+    outside = "".join(pieces[::2])
+    if len(pieces) > 2 and re.fullmatch(r"(?:[\s;,.和]|and\b){0,40}", outside):
+        return [piece for piece in pieces[1::2] if piece]
+    if only := _ONLY.fullmatch(line):
+        return [only["value"]]
+    if concluded := _CONCLUDED.search(sentence):
+        told = sentence[: concluded.start()]
+        offered = re.search(r"(?i)\b(?:either|or|if|not|cannot)\b|n't\b|\?$", told)
+        if not offered or re.match(r"(?i)(?:so|thus|therefore|hence)\b", sentence):
+            return [_last_part(_whole(concluded))]
+    if len(pieces) > 2 and re.fullmatch(r"[\s.]{0,3}", pieces[-1]):
+        return [_last_part(pieces[-2])]
+    if "=" in line and re.search(r"\w", line.rpartition("=")[2]) and not re.search(r"[A-Za-z]{3}", line):
+        return [line.rpartition("=")[2]]
+    first = _ONLY.fullmatch(reply.first_line)
+    if first and len(reply.lines) > 1:
+        return [first["value"]]
+    if len(reply.lines) == 1 and not re.search(r"[A-Za-z]{2,}\s+[A-Za-z]{2,}", reply.text):
+        return [reply.text]
+    return None
+
+
+def _last_part(formula: str) -> str:
+    return formula.rpartition("=")[2] if formula.count("=") > 1 else formula
 
 
 def _trim(result: str) -> str:
     result = result.strip().rstrip(".").strip("* ")
-    return result.strip("$").strip() if result.count("$") <= 2 or "$$" in result else result
-
-
-def same(gold: str, prediction: str) -> bool:
-    """Whether two results are the same, blank by blank where the gold answer has several."""
-    blanks, given = _blanks(gold, ";"), _blanks(prediction, ";")
-    if len(blanks) > 1 and len(given) != len(blanks):
-        given = _blanks(prediction, r"[;,]|\band\b|和")
-    if len(blanks) == 1 and len(given) != 1:
-        given = [prediction]
-    return len(blanks) == len(given) and all(_same_blank(g, p) for g, p in zip_longest(blanks, given))
-
-
-def _blanks(text: str, separator: str) -> list[str]:
-    return [
-        part.strip()
-        for part in re.split(separator, text.translate(str.maketrans("；，", ";,")))
-        if part.strip()
-    ]
-
-
-def _same_blank(gold: str, prediction: str) -> bool:
-    left, right = normalise(gold), normalise(prediction)
-    if left == right:
-        return True
-    if not right:
-        return False
-    return verify(parse(f"${left}$"), parse(f"${right}$"))
-
-
-def normalise(result: str) -> str:
-    r"""MATH's string normalisation: one way to write units, fractions, brackets and signs."""
-    text = result.strip().strip("$").strip().rstrip(".").translate(str.maketrans("，（）", ",()"))
-    text = re.sub(
-        r"(?<!\\)\\[,!;: ]|\\quad|\\qquad|~|\\left\b|\\right\b|\\displaystyle|\\operatorname\b", "", text
-    )
-    text = re.sub(r"\\[dt]frac", r"\\frac", text).replace("\\$", "").replace("$", "")
-    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|°|\\?%", "", text)
-    text = re.sub(r"\\(?:text|mathrm|mbox|textbf|rm|mathbf)\s*\{\s+[^{}]*\}(?:\^\{?\d\}?)?$", "", text)
-    text = re.sub(r"(?<=\d)\s*\\(?:text|mathrm|mbox)\s*\{[^{}]*\}(?:\^\{?\d\}?)?$", "", text)
-    text = re.sub(r"\\(?:text|mathrm|mbox|textbf|rm|mathbf)\s*\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"\\sqrt\s*(\w)", r"\\sqrt{\1}", text)
-    text = re.sub(r"(?<=\d)\s+(?!pi\b|sqrt\b|and\b|or\b)[A-Za-z]{2,}(?:\s[a-z]+)*$", "", text)
-    text = re.sub(r"(?<=\d),(?=\d{3}(?:\D|$))", "", text) if re.fullmatch(r"-?[\d,.\s]+", text) else text
-    return (
-        re.sub(r"\s+", "", text).lower()
-        if not re.search(r"[a-zA-Z]\s+[a-zA-Z]", text)
-        else text.strip().lower()
-    )
+    result = result.strip("$").strip() if result.count("$") <= 2 or "$$" in result else result
+    return result.rstrip(".").strip()

@@ -10,9 +10,12 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from ske_tasks.answers.statements import FILLER, clean, first_line, last_line, plain, sentences
+from ske_tasks.answers.marks import FILLER
+from ske_tasks.answers.reply import ParsedReply, parse, plain
 
 Options = Mapping[str, str]
+
+_FILLER = re.compile(FILLER, re.VERBOSE)
 
 
 def named_text(sentence: str, options: Options, stated: bool = True) -> str | None:
@@ -22,7 +25,7 @@ def named_text(sentence: str, options: Options, stated: bool = True) -> str | No
     """
     if exact := exact_text(sentence, options):
         return exact
-    lines = (plain(re.sub(rf"^{FILLER}", "", sentence)), plain(sentence))
+    lines = (plain(_FILLER.sub("", sentence, count=1)), plain(sentence))
     texts = {letter: text for letter, option in options.items() if (text := compared(option))}
 
     def begins(option: str) -> bool:
@@ -30,7 +33,7 @@ def named_text(sentence: str, options: Options, stated: bool = True) -> str | No
 
     tests: list[Callable[[str], bool]] = [
         lambda option: option in lines,
-        lambda option: bool(re.search(rf"(?<!\w){re.escape(option)}(?!\w)", lines[1])),
+        lambda option: option in lines[1] and bool(re.search(rf"(?<!\w){re.escape(option)}(?!\w)", lines[1])),
     ]
     for test in [*tests, begins] if stated else tests:
         hits = {letter: option for letter, option in texts.items() if test(option)}
@@ -53,20 +56,20 @@ def exact_text(line: str, options: Options) -> str | None:
     return same[0] if len(same) == 1 else None
 
 
-def lone_text(text: str, options: Options) -> str | None:
+def lone_text(reply: ParsedReply, options: Options) -> str | None:
     """The option that is the last line, or that a reply of one short sentence is about."""
-    single = len(sentences(text)) == 1
-    for line in (last_line(text), first_line(text) if single else ""):
+    single = len(reply.sentences) == 1
+    for line in (reply.last_line, reply.first_line if single else ""):
         same = [k for k, option in options.items() if compared(option) and compared(option) == plain(line)]
         if len(same) == 1:
             return same[0]
-    if not single or re.search(r"(?i)\bnot\b|n't\b", text):
+    if not single or re.search(r"(?i)\bnot\b|n't\b", reply.text):
         return None
-    letter = named_text(text, options, stated=False)
-    return letter if letter and len(text) <= len(options[letter]) + 40 else None
+    letter = named_text(reply.text, options, stated=False)
+    return letter if letter and len(reply.text) <= len(options[letter]) + 40 else None
 
 
 @lru_cache(maxsize=4096)
 def compared(option: str, keep_case: bool = False) -> str:
     """An option's text as it is compared: cleaned as the model's text is."""
-    return plain(clean(option), keep_case)
+    return plain(parse(option).text, keep_case)

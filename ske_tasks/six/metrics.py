@@ -36,7 +36,8 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
         `acc_substring`; where there is knowledge, what is wrong with it (`ske_tasks.knowledge_checks.KINDS`).
     """
     text = results[0]
-    prediction = extract(text, doc["kind"], options_of(doc))
+    cut = isinstance(text, Answer) and text.trace["truncated"]["answer"] is True
+    prediction = extract(text, doc["kind"], options_of(doc), truncated=cut)
     right = is_right(prediction, doc)
     doc["prediction"] = prediction
     doc["extraction"] = EXTRACTION
@@ -46,7 +47,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
         "unanswered": int(prediction is None),
     }
     if doc["kind"] == "open":
-        scores["acc_substring"] = int(contains_alias(text, doc["gold"]))
+        scores["acc_substring"] = int(contains_alias(prediction, doc["gold"]))
     if isinstance(text, Answer):
         doc["ske"] = text.trace
         known = [cut for cut in text.trace["truncated"].values() if cut is not None]

@@ -9,7 +9,7 @@ in `Read.unscored` with the reason, and what was repaired in `Read.repaired`; no
 from collections import defaultdict
 from collections.abc import Callable
 
-from ske_tasks.answers.statements import plain
+from ske_tasks.answers.reply import plain
 from ske_tasks.six.agieval import read_agieval
 from ske_tasks.six.bbh import read_bbh
 from ske_tasks.six.hub import Read, fetch

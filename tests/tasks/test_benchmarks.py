@@ -19,7 +19,7 @@ from ske_models.errors import UserError
 from ske_models.method import LAYOUTS, Question, answer_messages, knowledge_messages
 from ske_models.prompts import load as load_prompts
 from ske_tasks.answers.extract import extract, is_right
-from ske_tasks.answers.statements import plain
+from ske_tasks.answers.reply import plain
 from ske_tasks.six.agieval import split_letters
 from ske_tasks.six.load import load, quick_sample
 from ske_tasks.six.rows import KINDS, options_of, prompt

@@ -1,0 +1,172 @@
+"""The letters of a question's options in a text: what is one, what only looks like one, and which are offered.
+
+    python -c "from ske_tasks.answers.letters import Letters; print(Letters.of({'B': ''}).head(' (B), as'))"
+
+"A" and "I" before a lower-case word are the article and the pronoun, unless it is a connective ("A because").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ske_tasks.answers.marks import FILLER
+from ske_tasks.answers.option_text import compared
+from ske_tasks.answers.reply import plain
+
+_CONNECTIVE = r"""(?:because|since|as|for|due|which|that|is|and|or|but|not|with|in|given|so|based|by|rather
+    |instead|if|when|while|according|however|after|though|although|only|here|from|would|too)\b"""
+# "and (B)", "or B", "/ B": a second offer; "and (B) is wrong" is none
+_JOIN = r"\s?(?:,?\s?(?i:\b(?:or|and|as\ well\ as)\b)|/|&|和|或|与|及|、|,(?=\s?(?:[(\[]|\w\s?(?:[.,;]|$|and\b|or\b))))\s?"
+_NO_VERB = r"(?!\s?(?:项)?\s?(?i:is|are|was|were|can|cannot|can't|does|do|has|have|would|will|being|because)\b)"
+# "B is correct", "A、C都是正确的"
+CALLED_RIGHT = r"""\s?(?:选项|项)?(?:
+    \s(?i:is|are|must\ be|should\ be|would\ be|has\ to\ be|being)
+      (?:\s(?i:also|clearly|therefore|thus|the|most|indeed|probably|definitely|then|actually|my|only|one|that
+        |is|both|all)){0,4}
+      \s(?P<how>(?i:(?:correct|right|best|true|final)(?:\s(?:answer|choice|option|one|statement)s?)?
+        |answers?|choice))\b
+    |(?:都|均|皆|才|说法|也|最){0,3}(?:是)?(?:唯一|最){0,2}(?P<zh>(?:正确|最终|最佳|最好|最合适|最恰当)的?(?:答案|选项|选择)
+        |答案(?!是|为)|正确的?|对的|符合题意))"""
+
+# "so B", "which leaves (D)", "因此选B"
+CONCLUDE = r"""(?i:\b(?:so|thus|therefore|hence|consequently|leaves|leaving|leave|must\ be|should\ be|has\ to\ be
+    |it's|it\ is|that's|that\ is|choose|pick|select|go\ with|going\ with|conclude)\b|=>|→|∴|选择?|所以|因此|故
+    |应为|应是)(?i:[\s:,\"']|\b(?:that|only|us|with|me|it|it's|is|we|I|are|left|must|should|has\ to|be|the|my
+    |final|answer|correct|right|best|true|option|choice|going|go|pick|choose|select)\b|是|选项|选|为|答案){0,16}"""
+END = r"""(?=\s?(?:$|[.,;!\n)]|(?i:because|since|as|due|given|which)\b
+    |(?i:is\ (?:the\ )?(?:correct|right|best|answer|true))))"""
+
+
+@dataclass(frozen=True)
+class Letters:
+    """The compiled patterns for one set of option letters; `Letters.of` keeps them."""
+
+    options: Mapping[str, str]
+    alternatives: str
+    run_pattern: str
+    token: re.Pattern[str]
+    start: re.Pattern[str]
+    second: re.Pattern[str]
+    called_right: re.Pattern[str]
+    concluded: re.Pattern[str]
+    made_right: re.Pattern[str]
+    foreign: re.Pattern[str]
+    in_run: re.Pattern[str]
+    named: re.Pattern[str]
+
+    @staticmethod
+    def of(options: Mapping[str, str]) -> Letters:
+        """The patterns for these options."""
+        return _letters(tuple(options.items()))
+
+    def letter(self, found: re.Match[str]) -> str:
+        """The option's letter of a match with the groups `b` and `x`."""
+        written = found["b"] or found["x"]
+        return written if written in self.options else written.upper()
+
+    def is_article(self, found: re.Match[str]) -> bool:
+        """Whether the match is the article "A" or the pronoun "I"."""
+        rest = found.string[found.end() : found.end() + 40]
+        return found["x"] in ("A", "I") and bool(re.match(rf"\s(?!{_CONNECTIVE})[a-z]", rest, re.VERBOSE))
+
+    def head(self, line: str) -> str | None:
+        """The letter at the head of `line`; "" where it offers two or no option's; None where there is none."""
+        found = self.start.match(line)
+        if not found or self.is_article(found):
+            return "" if self.foreign.match(line) else None
+        letter = self.letter(found)
+        rest = line[found.end() :]
+        if found["x"] and self._begins_a_text(line[found.start("x") :], letter):
+            return None
+        if found["both"]:
+            return ""
+        return "" if self._second(rest, letter, found) else letter
+
+    def _begins_a_text(self, written: str, letter: str) -> bool:
+        """Whether the letter is the first word of an option's text, as in "B cells"."""
+        written = plain(written)
+        begun = [
+            key
+            for key, text in self.options.items()
+            if re.match(r"\w+\W+\w", own := compared(text)) and written.startswith(own)
+        ]
+        return bool(begun) and letter not in begun
+
+    def _second(self, rest: str, letter: str, found: re.Match[str]) -> bool:
+        """Whether another letter is offered: "B and D", "B. this and D. that", "(A) this, (B) that"."""
+        place = 0
+        while other := self.second.match(rest, place):
+            if self.letter(other) != letter and not self.is_article(other):
+                return True
+            place = other.end()
+        labelled = found["b"] or re.match(r"[.):]", rest)
+        if not labelled:
+            return False
+        sentence = re.split(r"(?<=[.;!?])\s", rest[2:600], maxsplit=1)[0] if found["b"] else rest[:600]
+        return any(
+            self.letter(other) != letter
+            for other in self.second.finditer(sentence)
+            if other["b"] or re.match(r"[.):]\s?\w", sentence[other.end() :])
+        )
+
+    def in_text(self, text: str) -> list[str]:
+        """Every letter that stands alone in a short text, each once, in order."""
+        found = re.findall(rf"(?<![A-Za-z])(?:{self.alternatives})(?![a-z])", text)
+        return list(dict.fromkeys(found))
+
+    def bracketed(self, sentence: str) -> list[str]:
+        """The letters that a sentence names as options, "(B)", "option B", "B选项", each once, in order."""
+        found = [m["b"] or m["o"] or m["z"] for m in self.named.finditer(sentence)]
+        return list(dict.fromkeys(letter for letter in found if letter in self.options))
+
+    def run(self, tail: str) -> str | None:
+        """ "A, B and D", "(A)(B)", "ABD" at the head of `tail` as "ABD"; None when there is none."""
+        found = self.in_run.match(tail)
+        letters = set(re.findall("|".join(map(re.escape, self.options)), found["run"])) if found else set()
+        return "".join(sorted(letters)) or None
+
+
+@lru_cache(maxsize=512)
+def _letters(options: tuple[tuple[str, str], ...]) -> Letters:
+    one = "|".join(re.escape(letter) for letter, _ in options)
+    bare = rf"(?<![A-Za-z0-9'\\_-])(?P<x>{one}|(?i:{one})(?=\s?(?:[.,;!]?\s?$|\n)))(?![A-Za-z0-9_']|-\w|\s?[=+^*]|\.\d)"
+    bracket = rf"[(\[{{<\"']\s?(?P<b>(?i:{one}))\s?[)\]}}>\"']"
+    token = rf"(?:{bracket}|{bare})"
+    run = rf"(?:[(\[]?(?:{one})[)\]]?(?:\s?(?:[,、&]|\band\b|和|与|及)\s?|\s?)){{1,12}}"
+    capital = all(re.fullmatch("[A-Z]", letter) for letter, _ in options)
+    known = "|".join([one, *(text for _, text in options if re.fullmatch("[A-Z]", text))])
+    foreign = rf"{FILLER}(?:[(\[](?!{known})[A-Z][)\]]|(?<![\w'])(?!{known})[A-Z](?=\s?(?:[.,;]\s|[.,;]?$)))"
+    function = r"(?<![A-Za-z0-9_\\^}])"  # P(A), f(B)
+    word = r"(?i:\b(?:options?|choices?|answers?)|选项)"
+
+    def compiled(pattern: str) -> re.Pattern[str]:
+        return re.compile(pattern, re.VERBOSE)
+
+    return Letters(
+        options=dict(options),
+        alternatives=one,
+        run_pattern=run,
+        token=compiled(token),
+        start=compiled(rf"{FILLER}(?P<both>(?i:either|both|between|neither)\s(?:option\s)?)?{token}"),
+        second=compiled(rf"{_JOIN}(?i:option\s?|choice\s?|选项)?{token}{_NO_VERB}"),
+        called_right=compiled(
+            rf"(?<![A-Za-z0-9_(\\^])(?P<run>{run})(?:选项|项)?{CALLED_RIGHT}"
+        ),
+        concluded=compiled(rf"{CONCLUDE}{token}{END}"),
+        made_right=compiled(
+            rf"\b(?i:mak(?:es?|ing)|leav(?:es?|ing)|so)\s(?i:only\s)?(?i:option|choice|answer|statement)?\s?{token}"
+            r"\s(?i:(?:as\s)?(?:the\s)?(?:only\s|most\s|\w{1,12}\s)?(?:correct|right|best|true|answer|valid))"
+        ),
+        foreign=compiled(foreign if capital else r"(?!)"),
+        in_run=compiled(
+            rf"{FILLER}(?P<run>(?:[\s()\[\],;/&、\"']|(?i:\band\b|\boptions?\b)|和|与|及|以及"
+            rf"|(?:{one})(?![a-z]|\s(?!{_CONNECTIVE})[a-z])){{1,60}})"
+        ),
+        named=compiled(
+            rf"{function}[(\[]\s?(?P<b>{one})\s?[)\]]|{word}\s?[(\"']?(?P<o>{one})(?![\w'])"
+            rf"|(?<![A-Za-z0-9_])(?P<z>{one})(?=选?项)"
+        ),
+    )
