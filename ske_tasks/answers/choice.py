@@ -1,12 +1,12 @@
 """Reads the letter of a multiple-choice answer, and nothing else that happens to be a letter.
 
-    python -c "from ske_tasks.answers.extract import extract as e; print(e('No, it is B.', 'choice', {'B': ''}))"
+    python -c "from ske_tasks.answers.extract import extract as e; print(e('It is B', 'choice', {'B': ''}))"
 
 Rules; the later statement wins, and what offers two letters, or one that no option has, is unanswered:
 
 1. Statements: "The answer is (B)", boxed, "Answer: B", "B is the correct answer", a first or last line that
    is only "B" or "B. text". A letter that is negated ("not A", "neither A nor B") cancels an earlier one.
-   Statements that contradict each other again and again (a loop) state nothing.
+   Statements that contradict each other again and again (a loop) state nothing, unless the last is the first.
 2. After the last statement, a changed mind ("Wait, it should be C").
 3. Without a statement: a conclusion ("so B", "which leaves (D)"), the only option called correct, or a last
    sentence that names exactly one option ("The most likely cause is (C).").
@@ -27,27 +27,31 @@ _NEGATED = re.compile(
     r"\s?(?:n't|(?:is\s)?(?:(?:definitely|clearly|certainly)\s)?not\b|neither\b|nor\b|不是)", re.IGNORECASE
 )
 _NO_OPTION = re.compile(
-    r"""[\W]{0,4}(?:(?:none|neither)\ of|not\ (?:among|listed|in|one\ of|given|provided|available)|unknown\b
+    r"""[\W]{0,4}(?:(?:none|neither)\ of|not\ (?:among|listed|in|one\ of|given|provided|available)
+        |unknown\b
         |cannot\ be|无|没有|不(?:能|存在|确定|在)|题目)""",
     re.VERBOSE | re.IGNORECASE,
 )
 _REJECTED = r"""\s?(?:项)?\s?(?:is|was|are|were|seems|looks|也|is\ also)?\s?(?:also\s|clearly\s|definitely\s)?
     (?:n't|not|wrong|incorrect|false|out|ruled|eliminated|impossible|cannot|can't|错误|不正确|不对|错)"""
 _RETRACT = re.compile(
-    r"""\b(?:wait|actually|hold\ on|correction|no,|on\ second\ thought|sorry|hmm|but|however|scratch\ that|oops
-        |mistake|let\ me\ (?:re\w*|correct|check))|不对|等等|更正""",
+    r"""\b(?:wait|actually|hold\ on|correction|no,|on\ second\ thought|sorry|hmm|but|however|scratch\ that
+        |oops|mistake|let\ me\ (?:re\w*|correct|check))|不对|等等|更正""",
     re.IGNORECASE | re.VERBOSE,
 )
+_REASON = r"(?:(?i:because|since|as|for|due|which|given)\b|因为|由于|因)"
 _TURN = re.compile(
     r"(?i:\b(?:but|rather|instead|it's|it is|so|hence|thus|therefore)\b|而是|应是)(?P<rest>.*)"
 )
 # what makes a last sentence that names one option say something else of it
 _DENIES = re.compile(
-    r"""\b(?:not|never|neither|nor|none|no|incorrect|wrong|false|except|cannot|without|unlike|eliminate\w*|rule[sd]?
-        |if|whether|suppose|assume|while|although|might|may|could|unclear|unsure)\b|n't\b|\?|不|错|非|没|无|未|如果""",
+    r"""\b(?:not|never|neither|nor|none|no|incorrect|wrong|false|except|cannot|without|unlike|eliminate\w*
+        |rule[sd]?|if|whether|suppose|assume|while|although|might|may|could|unclear|unsure)\b|n't\b|\?|不|错|非|没|无|未|如果""",
     re.IGNORECASE | re.VERBOSE,
 )
-_DENIES_INSIDE = re.compile(r"\b(?:that|which|who)\b[^.;]{0,120}\b(?:is|are|be)\s(?:option\s)?[(\[]\w[)\]]\W*$")
+_DENIES_INSIDE = re.compile(
+    r"\b(?:that|which|who)\b[^.;]{0,120}\b(?:is|are|be)\s(?:option\s)?[(\[]\w[)\]]\W*$"
+)
 _OPENING = re.compile(
     r"""(?:so|thus|therefore|hence|it's|it\ is|they\ are|this\ is|that\ is|it\ was|he\ is|she\ is
         |at\ the\ end\ of)\b""",
@@ -77,7 +81,10 @@ def read_choice(reply: ParsedReply, options: Options, sure: bool = False) -> str
     events = sorted(_events(reply, letters), key=lambda event: event.place)
     found, after = _last(events)
     if found is not None:
-        return None if _is_loop(events) else _changed_mind(reply.text[after:], found, letters) or None
+        said = [event.letter for event in events if event.letter and not event.by_text]
+        if sum(letter != said[n] for n, letter in enumerate(said[1:])) > LOOP:
+            return found if found == said[0] else None
+        return _changed_mind(reply.text[after:], found, letters) or None
     if reply.truncated:
         return None
     concluded = _concluded(reply, letters) or _named_last(reply, letters)
@@ -98,11 +105,6 @@ def _last(events: list[Event]) -> tuple[str | None, int]:
     return found, after
 
 
-def _is_loop(events: list[Event]) -> bool:
-    said = [event.letter for event in events if event.letter and not event.by_text]
-    return sum(one != other for one, other in zip(said, said[1:], strict=False)) > LOOP
-
-
 def _events(reply: ParsedReply, letters: Letters) -> list[Event]:
     events = [_assertion(mark.end, mark.tail, letters) for mark in reply.statements]
     text = reply.text
@@ -111,7 +113,9 @@ def _events(reply: ParsedReply, letters: Letters) -> list[Event]:
         strong = strong or re.search("答案|选择", found["zh"] or "")
         named = letters.in_text(found["run"])
         before = text[max(0, found.start() - 40) : found.start()]
-        doubted = re.search(r"(?i)\b(?:not|if|whether|think|thought|say|said)\s(?:that\s)?(?:option\s)?$", before)
+        doubted = re.search(
+            r"(?i)\b(?:not|if|whether|think|thought|say|said)\s(?:that\s)?(?:option\s)?$", before
+        )
         if strong and not doubted and named:
             events.append(Event(found.start(), named[0] if len(named) == 1 else ""))
     return events + answer_lines(reply, letters)
@@ -121,15 +125,20 @@ def answer_lines(reply: ParsedReply, letters: Letters) -> list[Event]:
     """The first and the last line where they are an answer by themselves: "B", "(B) (B)", "B. Paris"."""
     events = []
     one = letters.alternatives
-    items = {m[1] for line in reply.lines if (m := re.match(rf"\W{{0,6}}({one})\s?[).:\]]\s?\S", line))}
+    label = rf"\W{{0,6}}({one})\s?(?:[).:\]]\s?\S|,\s?{_REASON})"
+    items = {found[1] for line in reply.lines if (found := re.match(label, line))}
     last = (reply.last_line, len(reply.text) - len(reply.last_line))
     for line, place in ((reply.first_line, 0), last):
-        only = rf"\W{{0,8}}(?i:(?:option|choice)\s?)?\(?(?P<x>(?i:{one}))\)?(?:\W{{1,4}}\(?(?P=x)\)?){{0,8}}\W{{0,8}}"
-        if found := re.fullmatch(only, line):
+        only = (
+            rf"\W{{0,8}}(?i:(?:option|choice)\s?)?\(?(?P<x>(?i:{one}))\)?(?:\W{{1,4}}\(?(?P=x)\)?){{0,8}}"
+            r"[^\w=+<>/-]{0,8}"
+        )
+        short = line if len(line) <= 80 else ""
+        if found := re.fullmatch(only, short):
             letter = found["x"] if found["x"] in letters.options else found["x"].upper()
             events.append(Event(place, letter))
-        elif len(letters.in_text(line)) > 1 and re.fullmatch(
-            rf"(?:\W|(?<![A-Za-z])(?:{one})(?![A-Za-z])|\b(?:and|or)\b|和|或|与){{2,40}}", line
+        elif len(letters.in_text(short)) > 1 and re.fullmatch(
+            rf"(?:\W|(?<![A-Za-z])(?:{one})(?![A-Za-z])|\b(?:and|or)\b|和|或|与){{2,80}}", short
         ):
             events.append(Event(place, ""))
         elif len(items) == 1 and (letter := _labelled(line, letters)):
@@ -140,7 +149,9 @@ def answer_lines(reply: ParsedReply, letters: Letters) -> list[Event]:
 def _labelled(line: str, letters: Letters) -> str | None:
     """The letter of "B. Paris", "(B) Paris", "B, because ..."; not of "A is wrong"."""
     one = letters.alternatives
-    beginning = rf"\W{{0,6}}(?i:(?:option|choice)\s?)?\(?(?P<x>{one})(?:\s?[).:\]]{{1,3}}\s?|\s?,\s?|\s-\s)"
+    beginning = (
+        rf"\W{{0,6}}(?i:(?:option|choice)\s?)?\(?(?P<x>{one})(?:\s?[).:\]]{{1,3}}\s?|\s?,\s?{_REASON}|\s-\s)"
+    )
     found = re.match(beginning, line)
     listed = {m[1] for m in re.finditer(rf"\(({one})\)\s?\w", line)}
     if not found or len(listed) > 2:
@@ -159,7 +170,7 @@ def _assertion(place: int, tail: str, letters: Letters) -> Event:
         return Event(place, exact, by_text=True)
     if negated := _NEGATED.match(line):
         return _denial(place, line[negated.end() :], letters)
-    if _is_list(lines, letters):
+    if letters.is_list(lines):
         return Event(place, None)
     letter = letters.head(line)
     if letter is not None:
@@ -187,18 +198,6 @@ def _denial(place: int, rest: str, letters: Letters) -> Event:
     return Event(place, named_text(turn["rest"], letters.options), rejected, by_text=True)
 
 
-def _is_list(lines: list[str], letters: Letters) -> bool:
-    """Whether these are the question's options once more: "A. this / B. that", "A. this B. that C. more"."""
-    order = list(letters.options)
-    label = rf"[(\[]?({letters.alternatives})(?:[)\]]|[.:]\s?)\s?(?=\w|[^\s\w.,;)])"
-    heads = [m[1] for line in lines[:3] if (m := re.match(rf"\W{{0,6}}{label}", line))]
-    if len(heads) > 1 and heads == order[: len(heads)]:
-        return True
-    inline = list(dict.fromkeys(re.findall(rf"(?<![\w]){label}", lines[0]))) if lines else []
-    begins = bool(lines) and bool(re.match(rf"\W{{0,6}}{label}", lines[0]))
-    return begins and len(inline) > 2 and inline == order[: len(inline)]
-
-
 def _changed_mind(rest: str, found: str, letters: Letters) -> str:
     """`found`, or what the text after it says instead; "" when it only takes it back."""
     retract = _RETRACT.search(rest)
@@ -219,8 +218,8 @@ def _concluded(reply: ParsedReply, letters: Letters) -> str | None:
         hits = [m for m in letters.concluded.finditer(sentence) if not letters.is_article(m)]
         hits += letters.made_right.finditer(sentence)
         if hits:
-            last = max(hits, key=lambda m: m.start())
-            return None if letters.second.match(sentence, last.end()) else letters.letter(last)
+            hit = max(hits, key=lambda m: m.start())
+            return None if letters.second.match(sentence, hit.end()) else letters.letter(hit)
     last = reply.last_sentence
     if _OPENING.match(last) and not re.search(r"(?i)\bnot\b|n't\b", last):
         return named_text(last, letters.options, stated=False)
@@ -230,18 +229,23 @@ def _concluded(reply: ParsedReply, letters: Letters) -> str | None:
 def _named_last(reply: ParsedReply, letters: Letters) -> str | None:
     """The only option that the last sentence names by letter, and does not deny."""
     last = reply.last_sentence
-    items = [line for line in reply.lines if re.match(rf"\W{{0,3}}(?:{letters.alternatives})[).:\]]", line)]
-    if len(items) > 1 and last[:12] in {item[:12] for item in items}:
-        return None  # the last item of a list of all options
-    return _only_named(last, letters)
+    if letters.is_item(last, reply.lines + reply.sentences):
+        return None
+    whole = re.search(r"[.!?:)\]\"']$", last) or letters.ends_with_own_text(last)
+    return _only_named(last, letters) if whole else None
 
 
 def _only_named(sentence: str, letters: Letters) -> str | None:
     named = letters.bracketed(sentence)
     if len(named) != 1 or (len(named[0]) == 1 and named[0].isdigit() and "option" not in sentence.lower()):
         return None
-    joined = rf"(?<![A-Za-z0-9])(?:{letters.alternatives})[)\]]?\s?(?:and|or|&|/|,|、|和|或|与)\s?(?:option\s)?[(\[]?{named[0]}"
-    bare = rf"[)\]]?\s?(?:and|or|&|/|、|和|或|与)\s?(?:option\s)?[(\[]?(?:{letters.alternatives})(?![A-Za-z0-9])"
+    joined = (
+        rf"(?<![A-Za-z0-9])(?:{letters.alternatives})[)\]]?\s?(?:and|or|&|/|,|、|和|或|与)\s?(?:option\s)?"
+    )
+    joined += rf"[(\[]?{named[0]}"
+    bare = (
+        rf"[)\]]?\s?(?:and|or|&|/|、|和|或|与)\s?(?:option\s)?[(\[]?(?:{letters.alternatives})(?![A-Za-z0-9])"
+    )
     if re.search(joined, sentence) or re.search(named[0] + bare, sentence):
         return None
     if _DENIES.search(sentence) and not _DENIES_INSIDE.search(sentence):

@@ -46,7 +46,9 @@ def _same_blank(gold: str, prediction: str) -> bool:
 
 def _fraction(text: str) -> Fraction | None:
     r"""The value of "-3", "0.5", "1/2" and "\frac{1}{2}", None for anything else."""
-    found = re.fullmatch(r"(-?)\\frac\{(\d{1,40})\}\{(\d{1,40})\}|(-?\d{1,40})(?:\.(\d{1,40})|/(\d{1,40}))?", text)
+    found = re.fullmatch(
+        r"(-?)\\frac\{(\d{1,40})\}\{(\d{1,40})\}|(-?\d{1,40})(?:\.(\d{1,40})|/(\d{1,40}))?", text
+    )
     if not found:
         return None
     sign, above, below, whole, decimals, divisor = found.groups()

@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from ske_tasks.answers.reply import ParsedReply
 
 _BRACKET_RUN = re.compile(r"[\[\](){}<>](?:[\s,\"']{0,4}[\[\](){}<>])*")
-_OPPOSITE = {"valid": "invalid", "true": "false", "yes": "no", "invalid": "valid", "false": "true", "no": "yes"}
+_OPPOSITE = {
+    "valid": "invalid",
+    "true": "false",
+    "yes": "no",
+    "invalid": "valid",
+    "false": "true",
+    "no": "yes",
+}
 
 
 def read_label(reply: ParsedReply, words: Mapping[str, str], sure: bool = False) -> str | None:
@@ -84,7 +91,7 @@ def read_brackets(reply: ParsedReply, sure: bool = False) -> str | None:
     return " ".join(re.findall(r"[\[\](){}<>]", found)) if found else None
 
 
-def read_words(reply: ParsedReply, words: Mapping[str, str], sure: bool = False) -> str | None:
+def read_words(reply: ParsedReply, words: Mapping[str, str]) -> str | None:
     """A list of words, lower case and separated by spaces, or None. `words`: those that were to be sorted."""
     found, wanted = None, sorted(words)
     for mark in reply.statements:
@@ -113,7 +120,7 @@ def _word_list(block: str) -> list[str]:
     return [word for piece in pieces if (word := piece.strip(".:!?'").lower())]
 
 
-def read_open(reply: ParsedReply, sure: bool = False) -> str | None:
+def read_open(reply: ParsedReply) -> str | None:
     """NQ's short answer as the line that states it, or None for a longer text that states none."""
     found = None
     for mark in reply.statements:

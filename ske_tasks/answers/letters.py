@@ -1,4 +1,4 @@
-"""The letters of a question's options in a text: what is one, what only looks like one, and which are offered.
+"""The letters of a question's options in a text: what is one, what only looks like one, which are offered.
 
     python -c "from ske_tasks.answers.letters import Letters; print(Letters.of({'B': ''}).head(' (B), as'))"
 
@@ -19,8 +19,13 @@ from ske_tasks.answers.reply import plain
 _CONNECTIVE = r"""(?:because|since|as|for|due|which|that|is|and|or|but|not|with|in|given|so|based|by|rather
     |instead|if|when|while|according|however|after|though|although|only|here|from|would|too)\b"""
 # "and (B)", "or B", "/ B": a second offer; "and (B) is wrong" is none
-_JOIN = r"\s?(?:,?\s?(?i:\b(?:or|and|as\ well\ as)\b)|/|&|和|或|与|及|、|,(?=\s?(?:[(\[]|\w\s?(?:[.,;]|$|and\b|or\b))))\s?"
-_NO_VERB = r"(?!\s?(?:项)?\s?(?i:is|are|was|were|can|cannot|can't|does|do|has|have|would|will|being|because)\b)"
+_JOIN = (
+    r"\s?(?:,?\s?(?i:\b(?:or|and|as\ well\ as)\b)|/|&|和|或|与|及|、"
+    r"|,(?=\s?(?:[(\[]|\w\s?(?:[.,;]|$|and\b|or\b))))\s?"
+)
+_NO_VERB = (
+    r"(?!\s?(?:项)?\s?(?i:is|are|was|were|can|cannot|can't|does|do|has|have|would|will|being|because)\b)"
+)
 # "B is correct", "A、C都是正确的"
 CALLED_RIGHT = r"""\s?(?:选项|项)?(?:
     \s(?i:is|are|must\ be|should\ be|would\ be|has\ to\ be|being)
@@ -28,13 +33,15 @@ CALLED_RIGHT = r"""\s?(?:选项|项)?(?:
         |is|both|all)){0,4}
       \s(?P<how>(?i:(?:correct|right|best|true|final)(?:\s(?:answer|choice|option|one|statement)s?)?
         |answers?|choice))\b
-    |(?:都|均|皆|才|说法|也|最){0,3}(?:是)?(?:唯一|最){0,2}(?P<zh>(?:正确|最终|最佳|最好|最合适|最恰当)的?(?:答案|选项|选择)
+    |(?:都|均|皆|才|说法|也|最){0,3}(?:是)?(?:唯一|最){0,2}(?P<zh>
+        (?:正确|最终|最佳|最好|最合适|最恰当)的?(?:答案|选项|选择)
         |答案(?!是|为)|正确的?|对的|符合题意))"""
 
 # "so B", "which leaves (D)", "因此选B"
-CONCLUDE = r"""(?i:\b(?:so|thus|therefore|hence|consequently|leaves|leaving|leave|must\ be|should\ be|has\ to\ be
-    |it's|it\ is|that's|that\ is|choose|pick|select|go\ with|going\ with|conclude)\b|=>|→|∴|选择?|所以|因此|故
-    |应为|应是)(?i:[\s:,\"']|\b(?:that|only|us|with|me|it|it's|is|we|I|are|left|must|should|has\ to|be|the|my
+CONCLUDE = r"""(?i:\b(?:so|thus|therefore|hence|consequently|leaves|leaving|leave|must\ be|should\ be
+    |has\ to\ be|it's|it\ is|that's|that\ is|choose|pick|select|go\ with|going\ with|conclude)\b|=>|→|∴
+    |选择?|所以|因此|故|应为|应是)
+    (?i:[\s:,\"']|\b(?:that|only|us|with|me|it|it's|is|we|I|are|left|must|should|has\ to|be|the|my
     |final|answer|correct|right|best|true|option|choice|going|go|pick|choose|select)\b|是|选项|选|为|答案){0,16}"""
 END = r"""(?=\s?(?:$|[.,;!\n)]|(?i:because|since|as|due|given|which)\b
     |(?i:is\ (?:the\ )?(?:correct|right|best|answer|true))))"""
@@ -55,6 +62,7 @@ class Letters:
     made_right: re.Pattern[str]
     foreign: re.Pattern[str]
     in_run: re.Pattern[str]
+    runs: re.Pattern[str]
     named: re.Pattern[str]
 
     @staticmethod
@@ -73,7 +81,7 @@ class Letters:
         return found["x"] in ("A", "I") and bool(re.match(rf"\s(?!{_CONNECTIVE})[a-z]", rest, re.VERBOSE))
 
     def head(self, line: str) -> str | None:
-        """The letter at the head of `line`; "" where it offers two or no option's; None where there is none."""
+        """The letter at the head of `line`; "" where it offers two or no option's; None where it has none."""
         found = self.start.match(line)
         if not found or self.is_article(found):
             return "" if self.foreign.match(line) else None
@@ -102,6 +110,11 @@ class Letters:
             if self.letter(other) != letter and not self.is_article(other):
                 return True
             place = other.end()
+        own = re.escape(self.options[letter])
+        if beside := re.match(rf"\s?{own}\W{{0,4}}?(?=[(\[])", rest):
+            other = self.token.match(rest, beside.end())
+            if other and other["b"] and self.letter(other) != letter:
+                return True
         labelled = found["b"] or re.match(r"[.):]", rest)
         if not labelled:
             return False
@@ -122,6 +135,30 @@ class Letters:
         found = [m["b"] or m["o"] or m["z"] for m in self.named.finditer(sentence)]
         return list(dict.fromkeys(letter for letter in found if letter in self.options))
 
+    def is_list(self, lines: list[str]) -> bool:
+        """Whether the lines are the question's options again: "A. it / B. that", "A. it B. that C. all"."""
+        order = list(self.options)
+        label = rf"[(\[]?({self.alternatives})(?:[)\]]|[.:]\s?)\s?(?=\w|[^\s\w.,;)、])"
+        heads = [m[1] for line in lines[:3] if (m := re.match(rf"\W{{0,6}}{label}", line))]
+        if len(heads) > 1 and heads == order[: len(heads)]:
+            return True
+        inline = list(dict.fromkeys(re.findall(rf"(?<!\w){label}", lines[0]))) if lines else []
+        begins = bool(lines) and bool(re.match(rf"\W{{0,6}}{label}", lines[0]))
+        return begins and len(inline) > 2 and inline == order[: len(inline)]
+
+    def is_item(self, sentence: str, parts: list[str]) -> bool:
+        """Whether a sentence is one of a list of options: it begins with a letter, and so does another."""
+        label = re.compile(
+            rf"\W{{0,6}}(?i:option\s?|choice\s?|选项)?[(\[]?({self.alternatives})(?:[).:\]]|选?项)"
+        )
+        begun = label.match(sentence)
+        return bool(begun) and any((m := label.match(part)) and begun and m[1] != begun[1] for part in parts)
+
+    def ends_with_own_text(self, sentence: str) -> bool:
+        """Whether it ends with a letter and that option's whole text: "(D) 4 minutes"."""
+        found = [m for m in self.named.finditer(sentence) if m["b"]]
+        return bool(found) and plain(sentence[found[-1].end() :]) == compared(self.options[found[-1]["b"]])
+
     def run(self, tail: str) -> str | None:
         """ "A, B and D", "(A)(B)", "ABD" at the head of `tail` as "ABD"; None when there is none."""
         found = self.in_run.match(tail)
@@ -132,13 +169,15 @@ class Letters:
 @lru_cache(maxsize=512)
 def _letters(options: tuple[tuple[str, str], ...]) -> Letters:
     one = "|".join(re.escape(letter) for letter, _ in options)
-    bare = rf"(?<![A-Za-z0-9'\\_-])(?P<x>{one}|(?i:{one})(?=\s?(?:[.,;!]?\s?$|\n)))(?![A-Za-z0-9_']|-\w|\s?[=+^*]|\.\d)"
+    bare = rf"(?<![A-Za-z0-9'\\_-])(?P<x>{one}|(?i:{one})(?=\s?(?:[.,;!]?\s?$|\n)))"
+    bare += r"(?![A-Za-z0-9_']|-\w|\s?[=+^*]|\.\d)"
     bracket = rf"[(\[{{<\"']\s?(?P<b>(?i:{one}))\s?[)\]}}>\"']"
     token = rf"(?:{bracket}|{bare})"
     run = rf"(?:[(\[]?(?:{one})[)\]]?(?:\s?(?:[,、&]|\band\b|和|与|及)\s?|\s?)){{1,12}}"
     capital = all(re.fullmatch("[A-Z]", letter) for letter, _ in options)
     known = "|".join([one, *(text for _, text in options if re.fullmatch("[A-Z]", text))])
-    foreign = rf"{FILLER}(?:[(\[](?!{known})[A-Z][)\]]|(?<![\w'])(?!{known})[A-Z](?=\s?(?:[.,;]\s|[.,;]?$)))"
+    foreign = rf"{FILLER}(?:[(\[](?!{known})[A-Z][)\]]"
+    foreign += rf"|(?<![\w'])(?!{known})[A-Z](?=\s?(?:[.,;]\s|[.,;]?$)))"
     function = r"(?<![A-Za-z0-9_\\^}])"  # P(A), f(B)
     word = r"(?i:\b(?:options?|choices?|answers?)|选项)"
 
@@ -153,7 +192,9 @@ def _letters(options: tuple[tuple[str, str], ...]) -> Letters:
         start=compiled(rf"{FILLER}(?P<both>(?i:either|both|between|neither)\s(?:option\s)?)?{token}"),
         second=compiled(rf"{_JOIN}(?i:option\s?|choice\s?|选项)?{token}{_NO_VERB}"),
         called_right=compiled(
-            rf"(?<![A-Za-z0-9_(\\^])(?P<run>{run})(?:选项|项)?{CALLED_RIGHT}"
+            # not from the middle of a run, which would make long runs slow
+            r"(?<![A-Za-z0-9_(\\^])(?<![A-J1-5][\s,、&])(?<![A-J1-5][,)\]]\s)"
+            rf"(?P<run>{run})(?:选项|项)?{CALLED_RIGHT}"
         ),
         concluded=compiled(rf"{CONCLUDE}{token}{END}"),
         made_right=compiled(
@@ -165,6 +206,7 @@ def _letters(options: tuple[tuple[str, str], ...]) -> Letters:
             rf"{FILLER}(?P<run>(?:[\s()\[\],;/&、\"']|(?i:\band\b|\boptions?\b)|和|与|及|以及"
             rf"|(?:{one})(?![a-z]|\s(?!{_CONNECTIVE})[a-z])){{1,60}})"
         ),
+        runs=compiled(rf"(?<![A-Za-z0-9_]){run}"),
         named=compiled(
             rf"{function}[(\[]\s?(?P<b>{one})\s?[)\]]|{word}\s?[(\"']?(?P<o>{one})(?![\w'])"
             rf"|(?<![A-Za-z0-9_])(?P<z>{one})(?=选?项)"

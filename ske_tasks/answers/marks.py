@@ -1,6 +1,6 @@
 r"""Finds where a reply states its answer: "The answer is ...", `\boxed{...}`, "答案是 ..."
 
-    python -c "from ske_tasks.answers.marks import find_statements; print(find_statements('The answer is B.'))"
+    python -c "from ske_tasks.answers.marks import find_statements as f; print(f('The answer is B.'))"
 
 The last statement counts, so a changed mind is followed; hypothetical ("if the answer is A") and questioning
 ("is the answer A?") sentences state nothing. What is in a box is never hypothetical.
@@ -68,7 +68,7 @@ _ASKED = re.compile(r"\s?(?:option\s?)?\(?[A-Z]\)?\s?\?|\s?(?:什么|哪)")
 class Statement:
     """A place where an answer is stated: `start` and `end` of the mark in the text, and the text after it.
 
-    tail: up to the next statement, 2,000 characters at most. is_answer: it says "answer" (not only "I choose").
+    tail: up to the next statement, 2,000 characters at most. is_answer: it says "answer", not "I choose".
     """
 
     start: int
@@ -78,15 +78,15 @@ class Statement:
 
 
 def find_statements(text: str) -> list[Statement]:
-    """Every place that states an answer, in order; of more than `FIRST + LAST`, the first and the last ones."""
-    marks = [mark for mark in _MARK.finditer(text) if not _states_nothing(mark)]
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    places = list(zip(marks, ends, strict=False))
-    if len(places) > FIRST + LAST:
-        places = places[:FIRST] + places[-LAST:]
+    """Every place that states an answer, in order; of more than `FIRST + LAST`, the first and last ones."""
+    marks = list(_MARK.finditer(text))
+    if len(marks) > FIRST + LAST:
+        marks = marks[:FIRST] + marks[-LAST:]
+    marks = [mark for mark in marks if not _states_nothing(mark)]
     found = []
-    for mark, end in places:
-        tail = text[mark.end() : min(end, mark.end() + 2_000)].lstrip(" \n:*>")
+    for mark, following in zip(marks, [*marks[1:], None], strict=False):
+        end = following.start() if following else len(text)
+        tail = text[mark.end() : min(end, mark.end() + 2_000)].lstrip(" \n:*")
         if mark[0].endswith(("n't", "cannot be", "can't be", "不是")):
             tail = " not " + tail
         found.append(Statement(mark.start(), mark.end(), tail, mark["answer"] is not None))

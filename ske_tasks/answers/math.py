@@ -1,6 +1,6 @@
 r"""Reads the results of AGIEval's closed mathematics sets (`math`, `gaokao-mathcloze`).
 
-    python -c "from ske_tasks.answers.extract import extract as e; print(e('Thus the area is 36.', 'math', {}))"
+    python -c "from ske_tasks.answers.extract import extract as e; print(e('The area is 36.', 'math', {}))"
 
 Rules: the last statement, or what is in the last box, whichever comes later; else the last sentence, where it
 ends with a result ("So the area is 36 square units.", "... = 4$"); else a first line that is only a result.
@@ -12,17 +12,23 @@ from ske_tasks.answers.reply import ParsedReply, boxes
 
 _VALUE = r"""(?:\$[^$]{1,400}\$                                     # $\frac{1}{2}$
     | \\[(\[]\s?(?:(?!\\[)\]]).){1,400}\\[)\]]                       # \(36\)
-    | [-+]?\d[\d,]{0,30}(?:\.\d{1,30})?(?:\s?/\s?\d{1,30})?(?:\s?%)?  # 36; 1/12; 1,024.5
+    | [-+]?\d[\d,]{0,30}(?:\.\d{1,30})?(?:\s?/\s?\d{1,30}|\s?[π√]\S{0,60})?(?:\s?%)?
+                                                                     # 36; 1/12; 1,024.5; 2√3; 10.5π
     | [-+]?\d{0,9}\s?(?:√|π|\\sqrt|\\frac|\\pi)\S{0,60}             # 2√3; \frac{1}{2}
     )"""
-_UNIT = r"(?:\s?(?:[a-zA-Z%°²³^23]{1,20}|\\text\{[^{}]{0,40}\})){0,4}"
+_UNIT = r"""(?:\s?(?!(?:more|less|greater|times|of|than|or|and|plus|minus|if|when|for)\b)
+    (?:[a-zA-Z%°²³^23]{1,20}|\\text\{[^{}]{0,40}\})){0,6}"""
 _CONCLUDED = re.compile(
-    rf"""(?:\b(?:is|are|be|equals?|gives?|get|obtain|have)\b|[=:]|是|为)\s?
+    rf"""(?:\b(?:is|are|be|equals?|gives?|get|obtain|have|has)\b|[=:]|是|为)\s?
         (?:approximately|about|exactly|equal\ to|simply|just|now|:|\s){{0,3}}
         (?P<value>{_VALUE})(?P<unit>{_UNIT})\s?[.!]?\s?$""",
     re.VERBOSE,
 )
 _ONLY = re.compile(rf"\W{{0,3}}?(?P<value>{_VALUE}){_UNIT}\s?\.?", re.VERBOSE)
+_DENIED = re.compile(
+    r"\b(?:cannot|can't|not|no|unable|impossible|undefined)\b|n't\b|无法|没有|不存在", re.IGNORECASE
+)
+_SO = re.compile(r"(?:so|thus|therefore|hence)\b(?!.{0,80}\b(?:no|cannot|unable)\b)", re.IGNORECASE)
 _OPENING = re.compile(
     r"""^[\s:*>]{0,6}(?:(?:therefore|thus|simply|approximately|about|equal\ to|given\ by)[\s:*,]{0,4})?""",
     re.VERBOSE | re.IGNORECASE,
@@ -34,19 +40,19 @@ def read_math(reply: ParsedReply, sure: bool = False) -> str | None:
     found, place = _boxed(reply.text)
     for mark in reply.statements:
         stated, inside = _stated(mark.tail), _boxed(mark.tail)[0]
-        if inside is None and not re.match(r"\s?(?:not|n't)\b", stated) and (result := _result(stated)):
-            if mark.start >= place:
-                found = [result]
+        denied = inside is not None or mark.start < place or re.match(r"\s?(?:not|n't)\b", stated)
+        if not denied and (result := _result(stated)):
+            found = [result]
     if found is None and not sure and not reply.truncated:
         found = _from_last(reply)
-    if not found:
-        return None
-    result = ";".join(_trim(part) for part in found)
+    if not found or any(part.count("{") != part.count("}") for part in found):
+        return None  # "\\frac{1}{" is cut
+    result = ";".join(_trim(part) for result in found for part in result.split(";"))
     return result if result.strip(".;") else None
 
 
 def _boxed(text: str) -> tuple[list[str] | None, int]:
-    r"""The contents of the last `\boxed{...}` and its place; several when the last line with one has several."""
+    r"""The contents of the last `\boxed{...}` and its place; several of one line."""
     found = boxes(text)
     if not found:
         return None, -1
@@ -74,9 +80,14 @@ def _result(stated: str) -> str:
         return _formulas(stated)
     sentence = re.split(r"(?<=[.!])\s+(?=[A-Z])|\s+(?:because|since|as|which)\b", stated, maxsplit=1)[0]
     words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\$[^$]*\$|\\[A-Za-z]+", "", sentence))
-    if len(words) > 3 and (concluded := _CONCLUDED.search(sentence)):
+    if len(words) <= 3:
+        return _after_sum(sentence)
+    if concluded := _CONCLUDED.search(sentence):
         return _whole(concluded)
-    return _after_sum(sentence)
+    if _DENIED.search(sentence):
+        return ""
+    values = re.findall(_VALUE, sentence, re.VERBOSE)
+    return values[0] if len(values) == 1 else "" if values else sentence
 
 
 def _formulas(stated: str) -> str:
@@ -112,16 +123,17 @@ def _after_sum(formula: str) -> str:
 def _from_last(reply: ParsedReply) -> list[str] | None:
     """The result with which the last sentence ends; a first or last line that is nothing else."""
     line, sentence = reply.last_line, reply.last_sentence
+    if _DENIED.search(re.sub(r"\$[^$]*\$", "", sentence)) and not _SO.match(sentence):
+        return None
     pieces = line.split("$")
     outside = "".join(pieces[::2])
     if len(pieces) > 2 and re.fullmatch(r"(?:[\s;,.和]|and\b){0,40}", outside):
-        return [piece for piece in pieces[1::2] if piece]
+        return [_last_part(piece) for piece in pieces[1::2] if piece]
     if only := _ONLY.fullmatch(line):
         return [only["value"]]
     if concluded := _CONCLUDED.search(sentence):
         told = sentence[: concluded.start()]
-        offered = re.search(r"(?i)\b(?:either|or|if|not|cannot)\b|n't\b|\?$", told)
-        if not offered or re.match(r"(?i)(?:so|thus|therefore|hence)\b", sentence):
+        if not re.search(r"(?i)\b(?:either|or|if)\b|\?$", told) or _SO.match(sentence):
             return [_last_part(_whole(concluded))]
     if len(pieces) > 2 and re.fullmatch(r"[\s.]{0,3}", pieces[-1]):
         return [_last_part(pieces[-2])]
@@ -130,7 +142,7 @@ def _from_last(reply: ParsedReply) -> list[str] | None:
     first = _ONLY.fullmatch(reply.first_line)
     if first and len(reply.lines) > 1:
         return [first["value"]]
-    if len(reply.lines) == 1 and not re.search(r"[A-Za-z]{2,}\s+[A-Za-z]{2,}", reply.text):
+    if len(reply.lines) == 1 and not re.search(r"\b[A-Za-z]{2,20}\s[A-Za-z]{2,}", reply.text):
         return [reply.text]
     return None
 

@@ -1,6 +1,6 @@
 """Reads a number: digits with thousands separators, or words ("minus thirty-five", "one hundred and two").
 
-    python -c "from ske_tasks.answers.extract import extract as e; print(e('The answer is 2+3=5.', 'number', {}))"
+    python -c "from ske_tasks.answers.extract import extract as e; print(e('It is 2+3=5.', 'number', {}))"
 
 Rules: the number that the last statement gives; without a statement, what follows the last "=" of the last
 sentence, or the only number in it. A number in words that is no whole number ("half a dozen") is left unread.
@@ -51,7 +51,11 @@ def read_number(reply: ParsedReply, sure: bool = False) -> str | None:
 
 
 def _stated(mark: Statement) -> str | None:
-    line = next((line for line in mark.tail.split("\n") if line.strip()), "").replace("\\,", "").replace("\\!", "")
+    line = (
+        next((line for line in mark.tail.split("\n") if line.strip()), "")
+        .replace("\\,", "")
+        .replace("\\!", "")
+    )
     stated = re.split(r"(?<=[.!])\s+(?=[A-Z])", line.strip(), maxsplit=1)[0]
     if turned := re.match(r"\s?not\b.*?\b(?:but|it is|it's)\b(.*)", stated):
         stated = turned[1]

@@ -4,23 +4,27 @@ r"""Parses a model's reply once: the part that can hold its answer, in lines, se
 
 The kinds of answer (`choice`, `several`, `free`, `numbers`, `math`) read the `ParsedReply` and clean nothing
 themselves. Every pattern is linear in the length of the text: repetitions are bounded, white space is
-normalised first, and a reply of more than `MOST` characters is read at both of its ends.
+normalised first, and a reply of more than `MOST` characters (`LOOP` of one that repeats itself) is read at
+both of its ends.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 from ske_tasks.answers.marks import BOXED, Statement, find_statements
 
 MOST = 60_000  # characters of a reply that are read: the first third and the last two thirds
+LOOP = 12_000  # of one that repeats itself, since it says the same everywhere
 LONGEST = 2_000  # characters of one line that are compared
 
 WIDE = str.maketrans(
-    dict(zip("（）【】［］〔〕：，．“”‘’「」『』−–—", "()[][][]:,.\"\"''\"\"\"\"---", strict=True))
+    dict(zip("（）【】［］〔〕：，．“”‘’「」『』−–—", '()[][][]:,.""\'\'""""---', strict=True))
     # a Chinese sentence ends without a space
     | {"。": ". ", "！": "! ", "？": "? ", "；": "; "}
     | {chr(0xFF21 + n): chr(ord("A") + n) for n in range(26)}
@@ -28,7 +32,7 @@ WIDE = str.maketrans(
     | {chr(0xFF10 + n): str(n) for n in range(10)}
 )
 _END_OF_TURN = re.compile(
-    r"""<\|(?:eot_id|end|im_end|endoftext|end_of_text|eom_id|return|END_OF_TURN_TOKEN)\|>   # Llama 3, Phi, Qwen
+    r"""<\|(?:eot_id|end|im_end|endoftext|end_of_text|eom_id|return|END_OF_TURN_TOKEN)\|>   # Llama 3, Qwen
       | <\|(?:im_start|user|start_header_id|begin_of_text)\|>                # the next turn begins
       | </s> | \[/?INST\]                                                    # Llama 2, Mistral
       | <(?:end_of_turn|start_of_turn|eos)>                                  # Gemma
@@ -43,9 +47,9 @@ _NEXT_ITEM = re.compile(
 # ... or repeats the answers to what came before: "Now, let's summarize all the answers:"
 _SUMMARY = re.compile(
     r"""\n[^\n]{0,40}?(?:\b(?:let's|let\ us|let\ me|I\ will|we\ can)\ ?(?:now\ )?
-        (?:summari[sz]e|combine|recap|list|compile|review|put\ together|总结)  # Now, let's combine all the answers.
-        |\bhere\ (?:is|are)\ (?:a|the)\ (?:summary|list)                         # Here is a summary of the answers:
-        |总结|汇总)                                                              # 总结以上答案
+        (?:summari[sz]e|combine|recap|list|compile|review|put\ together|总结)  # let's combine the answers
+        |\bhere\ (?:is|are)\ (?:a|the)\ (?:summary|list)                   # Here is a summary of the answers:
+        |总结|汇总)                                                        # 总结以上答案
         [^\n]{0,60}?(?:\banswers\b|答案)""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -53,8 +57,9 @@ _FENCE = re.compile(r"^\ ?(?:```[\w+-]{0,12}|\"\"\"|''')\ ?$", re.MULTILINE)
 _TAG = re.compile(r"<answer>([^<]{0,2000})</answer>", re.IGNORECASE)
 # {"answer": "B"}, {'final_answer': 24}
 _JSON = re.compile(
-    r"""["'](?:final|correct|the)?[_ ]?(?:answer|choice|option)["']\ ?:\ ?(?:"([^"\n]{1,500})"|([^\s",}\]]{1,60}))""",
-    re.IGNORECASE,
+    r"""["'](?:final|correct|the)?[_\ ]?(?:answer|choice|option)["']\ ?:\ ?
+        (?:"([^"\n]{1,500})"|([^\s",}\]]{1,60}))""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mathit|mbox)\ ?\{([^{}]{0,500})\}")
 
@@ -88,10 +93,14 @@ class ParsedReply:
     @cached_property
     def items(self) -> list[ParsedReply]:
         """The reply cut before each "Question:" (the first 20) and before a summary of several answers."""
-        cuts = sorted(mark.start() for pattern in (_NEXT_ITEM, _SUMMARY) for mark in pattern.finditer(self.text))
+        cuts = sorted(
+            mark.start() for pattern in (_NEXT_ITEM, _SUMMARY) for mark in pattern.finditer(self.text)
+        )
         edges = [0, *[cut for cut in cuts[:20] if self.text[:cut].strip()], len(self.text)]
-        parts = [self.text[start:end].strip() for start, end in zip(edges, edges[1:], strict=False)]
-        return [ParsedReply(part, self.truncated and n == len(parts)) for n, part in enumerate(parts, 1) if part]
+        parts = [self.text[start:end].strip() for start, end in pairwise(edges)]
+        return [
+            ParsedReply(part, self.truncated and n == len(parts)) for n, part in enumerate(parts, 1) if part
+        ]
 
     @property
     def first_line(self) -> str:
@@ -109,7 +118,9 @@ class ParsedReply:
         return self.sentences[-1] if self.sentences else ""
 
 
-def parse(text: str, truncated: bool = False, keep: Literal["words", "brackets", "latex"] = "words") -> ParsedReply:
+def parse(
+    text: str, truncated: bool = False, keep: Literal["words", "brackets", "latex"] = "words"
+) -> ParsedReply:
     """Take a reply apart.
 
     Dropped: thoughts, everything from the end of the turn on, fences, emphasis, and of a truncated text what
@@ -123,7 +134,9 @@ def parse(text: str, truncated: bool = False, keep: Literal["words", "brackets",
     text = _END_OF_TURN.split(reply_of(text), maxsplit=1)[0]
     text = _both_ends(_spaced(text)).translate(WIDE)
     text = re.sub(r"<eo[ea]>", "\n", text)  # GAOKAO-Bench: end of explanation, end of answer
-    text = _JSON.sub(lambda m: f"\nThe answer is: {m[1] or m[2]} .\n", _TAG.sub(r"\nThe answer is: \1\n", text))
+    text = _JSON.sub(
+        lambda m: f"\nThe answer is: {m[1] or m[2]} .\n", _TAG.sub(r"\nThe answer is: \1\n", text)
+    )
     text = _FENCE.sub("", text).replace("{,}", ",")
     text = {"words": _words, "brackets": _brackets, "latex": _latex}[keep](text)
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
@@ -146,12 +159,19 @@ def plain(text: str, keep_case: bool = False) -> str:
 
 def reply_of(text: str) -> str:
     """What of a text is the reply and not a thought."""
-    close = list(re.finditer(r"(?i)</(?:think|thinking|thought|reason|seed:think)>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>", text))
+    close = list(
+        re.finditer(
+            r"(?i)</(?:think|thinking|thought|reason|seed:think)>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>",
+            text,
+        )
+    )
     if "<|channel|>" in text:
-        head, mark, final = text.rpartition("<|channel|>final<|message|>")
+        _, mark, final = text.rpartition("<|channel|>final<|message|>")
         return final if mark else ""
     text = text[close[-1].end() :] if close else text
-    opened = re.search(r"(?i)<(?:think|thinking|thought|reason|seed:think)>|\[THINK\]|◁think▷|<\|begin_of_thought\|>", text)
+    opened = re.search(
+        r"(?i)<(?:think|thinking|thought|reason|seed:think)>|\[THINK\]|◁think▷|<\|begin_of_thought\|>", text
+    )
     return text[: opened.start()] if opened else text
 
 
@@ -180,7 +200,10 @@ def _spaced(text: str) -> str:
 
 
 def _both_ends(text: str) -> str:
-    return text if len(text) <= MOST else f"{text[: MOST // 3]}\n\n{text[-2 * MOST // 3 :]}"
+    most = MOST
+    if len(text) > LOOP and len(zlib.compress(data := text.encode("utf-8", "replace"), 1)) < len(data) / 12:
+        most = LOOP
+    return text if len(text) <= most else f"{text[: most // 3]}\n\n{text[-2 * most // 3 :]}"
 
 
 def _latex(text: str) -> str:

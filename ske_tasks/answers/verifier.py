@@ -4,8 +4,9 @@ r"""Asks math-verify whether two results are equal, in a process of its own.
 
 math-verify limits its time with `signal.alarm`, which raises in every thread but the main one and cancels the
 alarms of others there. Here it runs without a limit of its own in a child process that is started at the
-first comparison, answers one after the other, and is killed when one takes more than `LIMIT` seconds (the
-results then count as different). The child ends when its input is closed, and so with this process.
+first comparison and answers one after the other. A timer of the child ends it when a comparison takes more
+than `LIMIT` seconds of processor time, so that a busy machine changes no result; the two then count as
+different. The child also ends when its input is closed, and so with this process.
 """
 
 from __future__ import annotations
@@ -19,39 +20,45 @@ import sys
 import threading
 import time
 
-LIMIT = 5.0  # seconds for both sides
-START_LIMIT = 120.0  # seconds for the child's imports
+LIMIT = 5.0  # seconds of processor time for both sides
+PATIENCE = 300.0  # seconds by the clock, for an answer or for the child's imports
 LONGEST = 2_000  # characters; nothing that long is a result
 
 _WORKER = """
-import json, logging, sys
+import json, logging, signal, sys
 logging.disable(logging.CRITICAL)
 from math_verify import parse, verify
-answers = sys.stdout
-sys.stdout = sys.stderr
+def equal(*sides):
+    gold, given = (parse(f"${side}$", parsing_timeout=None) for side in sides)
+    return verify(gold, given, timeout_seconds=None)
+answers, sys.stdout = sys.stdout, sys.stderr
+equal("\\\\frac{1}{2}", "x = 0.5")  # imports more
 print("ready", file=answers, flush=True)
 for line in sys.stdin:
-    gold, given = (parse(f"${side}$", parsing_timeout=None) for side in json.loads(line))
-    print(int(verify(gold, given, timeout_seconds=None)), file=answers, flush=True)
+    signal.setitimer(signal.ITIMER_PROF, float(sys.argv[1]))  # SIGPROF ends the process
+    same = int(equal(*json.loads(line)))
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    print(same, file=answers, flush=True)
 """
 
 
 class Verifier:
     """A child process with math-verify; `equal` may be called by any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float = LIMIT) -> None:
+        self.limit = limit
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
 
     def equal(self, gold: str, given: str) -> bool:
-        """Whether math-verify takes them for equal, within `LIMIT` seconds; False past them."""
+        """Whether math-verify takes them for equal; False when it needs more than `limit` seconds."""
         with self._lock:
             child = self._started()
             if child.stdin is None:
                 raise RuntimeError("the verifier has no input")
             child.stdin.write(json.dumps([gold, given]).encode() + b"\n")
             child.stdin.flush()
-            answer = _line(child, LIMIT)
+            answer = _line(child, PATIENCE)
             if answer is None:
                 self.close()
             return answer == b"1"
@@ -77,13 +84,13 @@ class Verifier:
         if self._child is None or self._child.poll() is not None:
             self.close()
             self._child = subprocess.Popen(
-                [sys.executable, "-c", _WORKER],
+                [sys.executable, "-c", _WORKER, str(self.limit)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C is the parent's to handle
             )
-            if _line(self._child, START_LIMIT) != b"ready":
+            if _line(self._child, PATIENCE) != b"ready":
                 self.close()
                 raise RuntimeError("math-verify did not start; try: python -c 'import math_verify'")
         return self._child

@@ -1,6 +1,6 @@
 """Loads a split from the Hugging Face hub, with errors that say which, from where and what to do.
 
-python -c "from ske_tasks.six.hub import fetch; print(fetch('allenai/ai2_arc', 'ARC-Easy', 'test', ['question']))"
+python -c "from ske_tasks.six.hub import fetch; print(fetch('allenai/ai2_arc', 'ARC-Easy', 'test', ['id']))"
 """
 
 from dataclasses import dataclass, field
