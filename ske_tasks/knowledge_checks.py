@@ -18,7 +18,7 @@ from typing import Any
 
 from ske_tasks.answers.extract import extract, is_right, normalise_open
 from ske_tasks.answers.option_text import compared
-from ske_tasks.answers.statements import clean, plain, statements
+from ske_tasks.answers.reply import parse, plain
 from ske_tasks.six.rows import options_of
 
 WORDS = 6  # in a row that are seen again, to count as repeated
@@ -74,7 +74,7 @@ def stated_answer(knowledge: str, row: Mapping[str, Any]) -> str | None:
     only what follows a statement ("The answer is") is, and of open questions an alias of the right answer.
     """
     choice = row["kind"] in ("choice", "multi_choice")
-    if choice or statements(clean(knowledge)):
+    if choice or parse(knowledge).statements:
         stated = extract(knowledge, row["kind"], options_of(row))
         if stated:
             return stated

@@ -49,9 +49,8 @@ _DENIES = re.compile(
         |rule[sd]?|if|whether|suppose|assume|while|although|might|may|could|unclear|unsure)\b|n't\b|\?|不|错|非|没|无|未|如果""",
     re.IGNORECASE | re.VERBOSE,
 )
-_DENIES_INSIDE = re.compile(
-    r"\b(?:that|which|who)\b[^.;]{0,120}\b(?:is|are|be)\s(?:option\s)?[(\[]\w[)\]]\W*$"
-)
+# "The metal that does not rust is (D)" says it of D all the same
+_DENIES_INSIDE = re.compile(r"\b(?:that|which|who)\b[^.;]{0,120}\b(?:is|are|be)\s(?:option\s)?[(\[]\w[)\]]")
 _OPENING = re.compile(
     r"""(?:so|thus|therefore|hence|it's|it\ is|they\ are|this\ is|that\ is|it\ was|he\ is|she\ is
         |at\ the\ end\ of)\b""",
@@ -232,7 +231,7 @@ def _named_last(reply: ParsedReply, letters: Letters) -> str | None:
     if letters.is_item(last, reply.lines + reply.sentences):
         return None
     whole = re.search(r"[.!?:)\]\"']$", last) or letters.ends_with_own_text(last)
-    return _only_named(last, letters) if whole else None
+    return (_only_named(last, letters) if whole else None) or letters.with_own_text(reply.last_line)
 
 
 def _only_named(sentence: str, letters: Letters) -> str | None:
@@ -248,9 +247,8 @@ def _only_named(sentence: str, letters: Letters) -> str | None:
     )
     if re.search(joined, sentence) or re.search(named[0] + bare, sentence):
         return None
-    if _DENIES.search(sentence) and not _DENIES_INSIDE.search(sentence):
-        return None
-    return named[0]
+    inside = _DENIES_INSIDE.search(sentence)
+    return None if _DENIES.search(sentence[inside.end() :] if inside else sentence) else named[0]
 
 
 def _only_right_one(reply: ParsedReply, letters: Letters) -> str | None:

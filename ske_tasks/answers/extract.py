@@ -1,6 +1,6 @@
 """From a model's text to its answer, and whether that is right, for every kind of question.
 
-    python -c "from ske_tasks.answers.extract import extract as e; print(e('It is B.', 'choice', {'B': ''}))"
+    python -c "from ske_tasks.answers.extract import extract as e; print(e('It is B', 'choice', {'B': ''}))"
 
 `extract` never guesses: a text that does not state an answer gives None, which is counted as `unanswered`.
 The reply is parsed once (`ske_tasks.answers.reply`); the rules of each kind are in its module: `choice`,
@@ -28,8 +28,7 @@ def extract(text: str, kind: str, options: Mapping[str, str], truncated: bool = 
         text: what the model wrote, reasoning included.
         kind: one of `ske_tasks.six.rows.KINDS`.
         options: letter to option text (`choice`, `multi_choice`), the allowed words to themselves (`label`),
-            the words to be sorted to themselves (`words`), else empty; `ske_tasks.six.rows.options_of` makes
-            it of a row.
+            the words to be sorted to themselves (`words`), else empty; `options_of` makes it of a row.
         truncated: the text ran into its token limit: only what it says in full counts.
 
     Returns:

@@ -64,6 +64,7 @@ class Letters:
     in_run: re.Pattern[str]
     runs: re.Pattern[str]
     named: re.Pattern[str]
+    labelled: re.Pattern[str]
 
     @staticmethod
     def of(options: Mapping[str, str]) -> Letters:
@@ -154,6 +155,13 @@ class Letters:
         begun = label.match(sentence)
         return bool(begun) and any((m := label.match(part)) and begun and m[1] != begun[1] for part in parts)
 
+    def with_own_text(self, line: str) -> str | None:
+        """The letter of a line that ends with "is B. iron", where B's text is "iron"."""
+        found = list(self.labelled.finditer(line))
+        if found and (own := compared(self.options[found[-1][1]])) and plain(line[found[-1].end() :]) == own:
+            return found[-1][1]
+        return None
+
     def ends_with_own_text(self, sentence: str) -> bool:
         """Whether it ends with a letter and that option's whole text: "(D) 4 minutes"."""
         found = [m for m in self.named.finditer(sentence) if m["b"]]
@@ -207,8 +215,9 @@ def _letters(options: tuple[tuple[str, str], ...]) -> Letters:
             rf"|(?:{one})(?![a-z]|\s(?!{_CONNECTIVE})[a-z])){{1,60}})"
         ),
         runs=compiled(rf"(?<![A-Za-z0-9_]){run}"),
+        labelled=compiled(rf"(?:\b(?:is|are|be|option)|:)\s(?:option\s)?({one})[.:)]\s?"),
         named=compiled(
-            rf"{function}[(\[]\s?(?P<b>{one})\s?[)\]]|{word}\s?[(\"']?(?P<o>{one})(?![\w'])"
+            rf"{function}[(\[]\s?(?P<b>{one})\s?[)\]]|{word}\s?[(\"']?(?P<o>{one})(?![A-Za-z0-9_'])"
             rf"|(?<![A-Za-z0-9_])(?P<z>{one})(?=选?项)"
         ),
     )

@@ -135,6 +135,9 @@ def _from_last(reply: ParsedReply) -> list[str] | None:
         told = sentence[: concluded.start()]
         if not re.search(r"(?i)\b(?:either|or|if)\b|\?$", told) or _SO.match(sentence):
             return [_last_part(_whole(concluded))]
+    values = re.findall(_VALUE, sentence, re.VERBOSE)
+    if len(values) == 1 and _SO.match(sentence) and re.search(r"[.!]$", sentence):
+        return values
     if len(pieces) > 2 and re.fullmatch(r"[\s.]{0,3}", pieces[-1]):
         return [_last_part(pieces[-2])]
     if "=" in line and re.search(r"\w", line.rpartition("=")[2]) and not re.search(r"[A-Za-z]{3}", line):

@@ -17,6 +17,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
+from ske_models.reply import reply_of
 from ske_tasks.answers.marks import BOXED, Statement, find_statements
 
 MOST = 60_000  # characters of a reply that are read: the first third and the last two thirds
@@ -155,24 +156,6 @@ def plain(text: str, keep_case: bool = False) -> str:
     """Lower case, one space, no outer punctuation: for comparing an option's text with what a model wrote."""
     text = text.translate(WIDE)
     return re.sub(r"\s+", " ", text if keep_case else text.lower()).strip(" \t\n.,;:!?\"'`*")
-
-
-def reply_of(text: str) -> str:
-    """What of a text is the reply and not a thought."""
-    close = list(
-        re.finditer(
-            r"(?i)</(?:think|thinking|thought|reason|seed:think)>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>",
-            text,
-        )
-    )
-    if "<|channel|>" in text:
-        _, mark, final = text.rpartition("<|channel|>final<|message|>")
-        return final if mark else ""
-    text = text[close[-1].end() :] if close else text
-    opened = re.search(
-        r"(?i)<(?:think|thinking|thought|reason|seed:think)>|\[THINK\]|◁think▷|<\|begin_of_thought\|>", text
-    )
-    return text[: opened.start()] if opened else text
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from ske_models.errors import UserError
-from ske_tasks.answers.statements import plain
+from ske_tasks.answers.reply import plain
 from ske_tasks.six.bbh import read_bbh
 from ske_tasks.six.hub import fetch
 from ske_tasks.six.load import read

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 EXPORT = """
 import json, sys
-from ske_tasks.answers.statements import plain
+from ske_tasks.answers.reply import plain
 from ske_tasks.six.load import read
 from ske_tasks.six.validation import SETS, questions
 found = {name: questions(name, 60) for name in SETS}
