@@ -2,6 +2,7 @@
 
     python benchmarks/extraction.py                              # prints the tables (Markdown)
     python benchmarks/extraction.py --write docs/benchmarks.md   # puts them between the page's markers
+    python benchmarks/extraction.py --library ENV/bin/python     # see benchmarks/extraction_library.py
 
 The texts are `tests/data/outputs.jsonl`, written by hand with the verdict each deserves. OpenCompass' and
 lm-eval's own code judges them, each with the rule that its stock configuration has for that kind of question,
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +27,13 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from opencompass.datasets import AGIEvalEvaluator, BBHEvaluator, NQEvaluator
 from opencompass.utils.text_postprocessors import first_capital_postprocess_multi, first_option_postprocess
 
+from ske_tasks.answers.equality import same
 from ske_tasks.answers.extract import extract, is_right
 from ske_tasks.six.rows import options_of
 
 OUTPUTS = Path(__file__).parent.parent / "tests" / "data" / "outputs.jsonl"
 TASKS = Path(lm_eval.__file__).parent / "tasks"
-BEGIN, END = "<!-- extraction: begin -->", "<!-- extraction: end -->"
+BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
 
 Judge = Callable[[dict[str, Any]], bool]
 
@@ -150,19 +153,98 @@ def _telling(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted((row for row in rows if len(row["output"]) < 110), key=lambda row: -len(row["output"]))[:2]
 
 
+def library_table(python: str, cases: Path | None) -> str:
+    """How often two libraries, in the environment of `python`, read what a reply states.
+
+    The outputs and, if given, lines of JSON with `kind`, `options` (letter to text), `output` and `expected`
+    (null: it states nothing).
+    """
+    rows = [json.loads(line) for line in OUTPUTS.read_text("utf-8").splitlines()]
+    asked = [
+        {
+            "kind": row["kind"],
+            "options": row["letters"] or row["options"],
+            "output": row["output"],
+            "golds": row["gold"],
+            "states": row["verdict"] == "right",
+            "ours": ours(row),
+        }
+        for row in rows
+    ]
+    for line in cases.read_text("utf-8").splitlines() if cases else []:
+        case = json.loads(line)
+        read, expected = extract(case["output"], case["kind"], case["options"]), case["expected"]
+        right = read == expected or (
+            case["kind"] == "math" and None not in (read, expected) and same(expected, read)
+        )
+        # a case that states nothing is missed by whoever reads any letter in it
+        golds = [expected] if expected else list(case["options"])
+        about = {
+            "kind": case["kind"] + " (cases)",
+            "states": expected is not None,
+            "ours": right == (expected is not None),
+        }
+        asked.append(case | {"options": list(case["options"]), "golds": golds} | about)
+    return _compared(asked, _library_verdicts(python, asked))
+
+
+def _library_verdicts(python: str, asked: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """The libraries' names and, for every row, their (right, what they read)."""
+    lines = [json.dumps(row | {"kind": row["kind"].removesuffix(" (cases)")}) for row in asked]
+    script = Path(__file__).parent / "extraction_library.py"
+    done = subprocess.run(
+        [python, str(script)], input="\n".join(lines), capture_output=True, text=True, check=True
+    )
+    names, *verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+    return names, verdicts
+
+
+def _compared(asked: list[dict[str, Any]], verdicts: tuple[list[str], list[list[Any]]]) -> str:
+    names, found = verdicts
+    lines = [
+        "| kind | outputs (right) | reader | right rejected | not right accepted |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in dict.fromkeys(row["kind"] for row in asked):
+        of_kind = [(row, says) for row, says in zip(asked, found, strict=True) if row["kind"] == kind]
+        right = sum(row["states"] for row, _ in of_kind)
+        readers = {"ours": [row["ours"] for row, _ in of_kind]}
+        readers |= {name: [says[n][0] for _, says in of_kind] for n, name in enumerate(names)}
+        for name, judged in readers.items():
+            pairs = [
+                (row["states"], says)
+                for (row, _), says in zip(of_kind, judged, strict=True)
+                if says is not None
+            ]
+            if not pairs:
+                continue
+            rejected = sum(states and not says for states, says in pairs)
+            accepted = sum(says and not states for states, says in pairs)
+            first = (kind, f"{len(of_kind)} ({right})") if name == "ours" else ("", "")
+            lines.append(f"| {first[0]} | {first[1]} | {name} | {rejected} | {accepted} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Print the tables, or write them into a page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--write", type=Path, metavar="PAGE", help="put the tables between the markers of this page"
+        "--write", type=Path, metavar="PAGE", help="put the tables between this page's markers"
     )
-    page = parser.parse_args().write
-    found = tables()
-    if not page:
+    parser.add_argument(
+        "--library", metavar="PYTHON", help="compare libraries in the environment of this Python"
+    )
+    parser.add_argument("--cases", type=Path, help="with --library: more replies, with what each states")
+    args = parser.parse_args()
+    name, found = (
+        ("libraries", library_table(args.library, args.cases)) if args.library else ("extraction", tables())
+    )
+    if not args.write:
         print(found)
         return
-    before, _, rest = page.read_text("utf-8").partition(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n{found}\n\n{END}{rest.partition(END)[2]}", "utf-8")
+    begin, end = BEGIN.format(name), END.format(name)
+    before, _, rest = args.write.read_text("utf-8").partition(begin)
+    args.write.write_text(f"{before}{begin}\n\n{found}\n\n{end}{rest.partition(end)[2]}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass, field
 
 from ske_tasks.answers.letters import Letters
+from ske_tasks.answers.marks import Statement
 from ske_tasks.answers.option_text import Options, compared, exact_text, lone_text, named_text
 from ske_tasks.answers.reply import ParsedReply, plain
 
@@ -105,7 +106,7 @@ def _last(events: list[Event]) -> tuple[str | None, int]:
 
 
 def _events(reply: ParsedReply, letters: Letters) -> list[Event]:
-    events = [_assertion(mark.end, mark.tail, letters) for mark in reply.statements]
+    events = [_assertion(mark, letters) for mark in reply.statements]
     text = reply.text
     for found in letters.called_right.finditer(text):
         strong = re.search(r"answer|choice|option|one\b", found["how"] or "", re.IGNORECASE)
@@ -117,11 +118,14 @@ def _events(reply: ParsedReply, letters: Letters) -> list[Event]:
         )
         if strong and not doubted and named:
             events.append(Event(found.start(), named[0] if len(named) == 1 else ""))
-    return events + answer_lines(reply, letters)
+    return events + answer_lines(reply, letters, alone=not events)
 
 
-def answer_lines(reply: ParsedReply, letters: Letters) -> list[Event]:
-    """The first and the last line where they are an answer by themselves: "B", "(B) (B)", "B. Paris"."""
+def answer_lines(reply: ParsedReply, letters: Letters, alone: bool) -> list[Event]:
+    """The first and the last line where they are an answer by themselves: "B", "(B) (B)", "B. Paris".
+
+    alone: there is no statement; only then "b" is more than a word that was begun.
+    """
     events = []
     one = letters.alternatives
     label = rf"\W{{0,6}}({one})\s?(?:[).:\]]\s?\S|,\s?{_REASON})"
@@ -134,8 +138,13 @@ def answer_lines(reply: ParsedReply, letters: Letters) -> list[Event]:
         )
         short = line if len(line) <= 80 else ""
         if found := re.fullmatch(only, short):
-            letter = found["x"] if found["x"] in letters.options else found["x"].upper()
-            events.append(Event(place, letter))
+            known = found["x"] in letters.options
+            if place and line.isalpha() and reply.lines[-2].endswith(":"):
+                continue  # "Solving for A's age:" and a begun "A"
+            if known or alone or "(" in line:
+                events.append(Event(place, found["x"] if known else found["x"].upper()))
+        elif len(items) == 1 and (whole := letters.label_and_text(line)):
+            events.append(Event(place, whole))
         elif len(letters.in_text(short)) > 1 and re.fullmatch(
             rf"(?:\W|(?<![A-Za-z])(?:{one})(?![A-Za-z])|\b(?:and|or)\b|和|或|与){{2,80}}", short
         ):
@@ -161,12 +170,14 @@ def _labelled(line: str, letters: Letters) -> str | None:
     return letters.head(line) or ""
 
 
-def _assertion(place: int, tail: str, letters: Letters) -> Event:
-    """What a statement's tail asserts."""
+def _assertion(mark: Statement, letters: Letters) -> Event:
+    """What a statement asserts."""
+    place, tail = mark.end, mark.tail
     lines = [line for line in tail.split("\n") if line.strip()]
     line, options = (lines[0].strip() if lines else ""), letters.options
-    if exact := exact_text(line, options) or exact_text(tail, options):
-        return Event(place, exact, by_text=True)
+    for whole in (line, tail, mark.rest.split("\n", 1)[0], mark.rest):
+        if exact := exact_text(whole, options):
+            return Event(place, exact, by_text=True)
     if negated := _NEGATED.match(line):
         return _denial(place, line[negated.end() :], letters)
     if letters.is_list(lines):
@@ -177,7 +188,8 @@ def _assertion(place: int, tail: str, letters: Letters) -> Event:
     sentence = re.split(r"(?<=[.!])\s(?=[A-Z])", line, maxsplit=1)[0]
     if letter := _only_named(sentence, letters):
         return Event(place, letter)
-    if named := named_text(sentence, options):
+    # "we can select 8 of them" names no option
+    if not mark.is_choice and (named := named_text(sentence, options)):
         return Event(place, named, by_text=True)
     return Event(place, "" if _NO_OPTION.match(line) else None)
 
@@ -236,6 +248,8 @@ def _named_last(reply: ParsedReply, letters: Letters) -> str | None:
 
 def _only_named(sentence: str, letters: Letters) -> str | None:
     named = letters.bracketed(sentence)
+    if len(named) == 1 and re.search(rf"\d\S*\s\({re.escape(named[0])}\)\W*$", sentence):
+        return named[0]  # "The number of files that are not hit is 125 (D)."
     if len(named) != 1 or (len(named[0]) == 1 and named[0].isdigit() and "option" not in sentence.lower()):
         return None
     joined = (

@@ -106,13 +106,15 @@ class Letters:
 
     def _second(self, rest: str, letter: str, found: re.Match[str]) -> bool:
         """Whether another letter is offered: "B and D", "B. this and D. that", "(A) this, (B) that"."""
+        own = compared(self.options[letter])
+        if own and plain(rest.lstrip(" .):]-")) == own:
+            return False  # "D. A and C", where that is D's text
         place = 0
         while other := self.second.match(rest, place):
             if self.letter(other) != letter and not self.is_article(other):
                 return True
             place = other.end()
-        own = re.escape(self.options[letter])
-        if beside := re.match(rf"\s?{own}\W{{0,4}}?(?=[(\[])", rest):
+        if beside := re.match(rf"\s?{re.escape(self.options[letter])}\W{{0,4}}?(?=[(\[])", rest):
             other = self.token.match(rest, beside.end())
             if other and other["b"] and self.letter(other) != letter:
                 return True
@@ -154,6 +156,12 @@ class Letters:
         )
         begun = label.match(sentence)
         return bool(begun) and any((m := label.match(part)) and begun and m[1] != begun[1] for part in parts)
+
+    def label_and_text(self, line: str) -> str | None:
+        """The letter of "D. A and C" where that is D's whole text."""
+        found = re.match(rf"\W{{0,6}}({self.alternatives})\s?[).:\]]{{1,2}}\s?", line)
+        own = compared(self.options[found[1]]) if found else ""
+        return found[1] if found and own and plain(line[found.end() :]) == own else None
 
     def with_own_text(self, line: str) -> str | None:
         """The letter of a line that ends with "is B. iron", where B's text is "iron"."""

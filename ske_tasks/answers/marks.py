@@ -22,7 +22,7 @@ _BE = r"""(?:\b(?:is|are|was|were|will\ be|would\ be|should\ be|must\ be|has\ to
 _CLAUSE = r"""(?:[^.:\n"]|"[^"\n]{0,80}")"""
 _MARK = re.compile(
     rf"""
-    (?P<answer>
+    (?:
         {BOXED}                                                              # \boxed{{B}}
         | \b(?:answers?|ans)\b                                               # the answer is B; Answer: B
             (?:\s(?:choices?|options?|letters?|here|then                     # the answer choice is B
@@ -42,9 +42,9 @@ _MARK = re.compile(
     | \b(?:correct|right|best|true|closest|nearest)
         \ (?:option|choice|statement|one|response|answer)s?                  # the correct option is B
         (?:\ (?:that|which|to|for|of|among|from)\ {_CLAUSE}{{1,80}}?)?\s?{_BE} # the best choice for this is B
-    | \b(?:I|we)(?:'ll|'d|\ will|\ would|\ should|\ must|\ can|\ therefore|\ thus|\ finally
+    | (?P<choice>\b(?:I|we)(?:'ll|'d|\ will|\ would|\ should|\ must|\ can|\ therefore|\ thus|\ finally
                 |\ have\ to|\ now){{0,3}}
-        \ (?:choose|pick|select|go\ with|settle\ on|say)\b                   # I would choose B
+        \ (?:choose|pick|select|go\ with|settle\ on|say)\b)                  # I would choose B
     | (?:正确|错误|有误|不当|恰当|合适|最佳|最好|符合题意|符合要求)的?(?:一项|一组|说法|叙述|描述|选项
         |答案|判断|理解|表述|做法|选择){{0,2}}(?:应该|应当|应|都)?(?:不是|是|为|:|有)[:]? # 错误的叙述是B
     | 选项(?:应该|应当|应)?(?:是|为)                                            # 选项为B
@@ -68,13 +68,15 @@ _ASKED = re.compile(r"\s?(?:option\s?)?\(?[A-Z]\)?\s?\?|\s?(?:什么|哪)")
 class Statement:
     """A place where an answer is stated: `start` and `end` of the mark in the text, and the text after it.
 
-    tail: up to the next statement, 2,000 characters at most. is_answer: it says "answer", not "I choose".
+    tail: up to the next statement, 2,000 characters at most; rest: past it, for an option's text that looks
+    like a statement itself. is_choice: it says "I choose".
     """
 
     start: int
     end: int
     tail: str
-    is_answer: bool
+    rest: str
+    is_choice: bool
 
 
 def find_statements(text: str) -> list[Statement]:
@@ -86,10 +88,11 @@ def find_statements(text: str) -> list[Statement]:
     found = []
     for mark, following in zip(marks, [*marks[1:], None], strict=False):
         end = following.start() if following else len(text)
-        tail = text[mark.end() : min(end, mark.end() + 2_000)].lstrip(" \n:*")
+        rest = text[mark.end() : mark.end() + 2_000].lstrip(" \n:")
+        tail = text[mark.end() : min(end, mark.end() + 2_000)].lstrip(" \n:")
         if mark[0].endswith(("n't", "cannot be", "can't be", "不是")):
             tail = " not " + tail
-        found.append(Statement(mark.start(), mark.end(), tail, mark["answer"] is not None))
+        found.append(Statement(mark.start(), mark.end(), tail, rest, mark["choice"] is not None))
     return found
 
 

@@ -15,6 +15,7 @@ from ske_tasks.answers.reply import ParsedReply, parse, plain
 
 Options = Mapping[str, str]
 
+_WORDS = re.compile(r"\s|[一-鿿]{4}")  # more than one word
 _FILLER = re.compile(FILLER, re.VERBOSE)
 
 
@@ -51,7 +52,7 @@ def exact_text(line: str, options: Options) -> str | None:
     same = [
         letter
         for letter, option in options.items()
-        if " " in compared(option) and compared(option, keep_case=True) == written
+        if _WORDS.search(compared(option)) and compared(option, keep_case=True) == written
     ]
     return same[0] if len(same) == 1 else None
 

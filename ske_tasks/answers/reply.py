@@ -84,7 +84,8 @@ class ParsedReply:
     @cached_property
     def sentences(self) -> list[str]:
         """Split at sentence ends (not at decimals) and line ends; empty ones are left out."""
-        return [part.strip()[-LONGEST:] for part in re.split(r"(?<=[.!?])\s+|\n+", self.text) if part.strip()]
+        parts = re.split(r"(?<=[.!?])\s+|\n+", self.text)
+        return [part.strip()[-LONGEST:] for part in parts if part.strip(" .")]
 
     @cached_property
     def statements(self) -> list[Statement]:

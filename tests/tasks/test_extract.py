@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ske_models.records import Answer, Trace
 from ske_tasks.answers.equality import same
 from ske_tasks.answers.extract import contains_alias, extract, is_right, normalise_open
 from ske_tasks.answers.reply import parse
+from ske_tasks.six.metrics import process_results
 from ske_tasks.six.rows import KINDS, options_of
 
 OUTPUTS = [
@@ -113,11 +116,59 @@ def test_substring_rule_of_opencompass():
     assert not contains_alias(None, ["x"])
 
 
-def test_time_is_bounded_on_degenerate_text():
-    """A small model repeats itself until the token limit; 2,048 tokens are about 8,000 characters."""
+UNITS = (
+    '\n| |$|(|) ] |7|1,|a|ab |A |(A), |"|`|**|\\boxed{3 |\\text{|\\frac{1}{|答案是|【答案】|A正确|'
+    "因此|所以选|Question:|\nQ: |The answer is |the answer is (A). |answer to |so |so that |I choose |"
+    'not |twenty-|one hundred |= |{"answer": |<answer>|<think>|</think>|(B) and |B is correct |yes |'
+    "not valid |\nAnswer: |\n#### |let's list |. |1. |A. a\n"
+).split("|")
+READINGS = {
+    "choice": dict.fromkeys("ABCDEFGHIJ", "some text"),
+    "multi_choice": dict.fromkeys("ABCD", "text"),
+    "label": {"yes": "yes", "no": "no"},
+    "words": dict.fromkeys(["plum", "apple", "fig"], ""),
+} | {kind: {} for kind in ("number", "brackets", "math", "open")}
+
+
+def degenerate() -> Iterator[str]:
+    """Texts of 200,000 characters: one unit again and again, and units at random."""
     draw = random.Random(0)
-    for row in draw.sample(OUTPUTS, 40):
-        text = (row["output"] + " ") * (8000 // (len(row["output"]) + 1))
-        began = time.process_time()
-        extract(text, row["kind"], options_of(row))
-        assert time.process_time() - began < 3, row["output"]
+    for unit in UNITS:
+        yield unit * (200_000 // len(unit))
+    for size in (2, 3, 5, 8, len(UNITS)):
+        units = draw.sample(UNITS, size)
+        yield "".join(draw.choice(units) + draw.choice(["", "", "x", "3", "A"]) for _ in range(100_000))[
+            :200_000
+        ]
+
+
+def test_no_reply_takes_longer_than_half_a_second():
+    """Of processor time, as other processes may have the cores."""
+    slow = []
+    for n, text in enumerate(degenerate()):
+        for kind, options in [*READINGS.items()][n % 2 :: 2] if n < len(UNITS) else READINGS.items():
+            began = time.process_time()
+            extract(text, kind, options)
+            took = time.process_time() - began
+            slow += [(kind, text[:40], took)] if took > 0.5 else []
+    assert slow == []
+
+
+@pytest.mark.parametrize("where", ["begin", "end"])
+def test_an_answer_in_a_very_long_reply_is_found(where):
+    filler = "\n".join(f"Step {n}: we look at number {n * 7919 % 1000}." for n in range(8_000))
+    text = f"The answer is (C).\n{filler}" if where == "begin" else f"{filler}\nThe answer is (C)."
+    assert len(text) > 200_000
+    assert extract(text, "choice", METALS) == "C"
+
+
+METALS = {"A": "copper", "B": "iron", "C": "tin", "D": "lead"}
+
+
+def test_a_logged_answer_that_was_cut_is_read_as_cut():
+    row = {"kind": "choice", "letters": list("AB"), "options": ["x", "y"], "gold": ["A"], "subset": "s"}
+    for truncated, found in ((True, None), (False, "A"), (None, "A")):
+        how = Trace(("direct", "single", "hash"), None, 4, truncated)
+        doc = dict(row)
+        process_results(doc, [Answer("The answer is A", how)])
+        assert doc["prediction"] == found

@@ -140,6 +140,7 @@ RULES: dict[str, list[tuple[str, dict[str, str], str, str | None]]] = {
         ("choice", METALS, "Answer: 11 grams (D)", "D"),
         ("choice", METALS, "The metal that is meant here is B. Iron.", "B"),
         ("choice", METALS, "The only metal that does not bend is (B) iron.", "B"),
+        ("choice", METALS, "The number that is not hit is 125 (D).", "D"),
         ("choice", METALS, "One might think of (B).", None),
         ("choice", METALS, "It is certainly not (B).", None),
         ("choice", METALS, "We can rule out (C).", None),
@@ -215,6 +216,8 @@ RULES: dict[str, list[tuple[str, dict[str, str], str, str | None]]] = {
         ("choice", METALS, "The answer is a metal that rusts.", None),
         ("choice", TEN, "I think that the force is balanced.", None),
         ("choice", METALS, "A metal is a good conductor.", None),
+        ("choice", METALS, "The answer is D.\n\nM = abc\n\nc", "D"),
+        ("choice", {"A": "8", "B": "9"}, "There are two kinds. We can select 3 of them in 8 ways.", None),
         ("label", VALID, "The argument is not valid.", "invalid"),
     ],
     "other forms": [
