@@ -160,7 +160,7 @@ def library_table(python: str, cases: Path | None) -> str:
     (null: it states nothing).
     """
     rows = [json.loads(line) for line in OUTPUTS.read_text("utf-8").splitlines()]
-    asked = [
+    replies = [
         {
             "kind": row["kind"],
             "options": row["letters"] or row["options"],
@@ -184,13 +184,13 @@ def library_table(python: str, cases: Path | None) -> str:
             "states": expected is not None,
             "ours": right == (expected is not None),
         }
-        asked.append(case | {"options": list(case["options"]), "golds": golds} | about)
-    return _compared(asked, _library_verdicts(python, asked))
+        replies.append(case | {"options": list(case["options"]), "golds": golds} | about)
+    return _compared(replies, _library_verdicts(python, replies))
 
 
-def _library_verdicts(python: str, asked: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+def _library_verdicts(python: str, replies: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     """The libraries' names and, for every row, their (right, what they read)."""
-    lines = [json.dumps(row | {"kind": row["kind"].removesuffix(" (cases)")}) for row in asked]
+    lines = [json.dumps(row | {"kind": row["kind"].removesuffix(" (cases)")}) for row in replies]
     script = Path(__file__).parent / "extraction_library.py"
     done = subprocess.run(
         [python, str(script)], input="\n".join(lines), capture_output=True, text=True, check=True
@@ -199,14 +199,14 @@ def _library_verdicts(python: str, asked: list[dict[str, Any]]) -> tuple[list[st
     return names, verdicts
 
 
-def _compared(asked: list[dict[str, Any]], verdicts: tuple[list[str], list[list[Any]]]) -> str:
+def _compared(replies: list[dict[str, Any]], verdicts: tuple[list[str], list[list[Any]]]) -> str:
     names, found = verdicts
     lines = [
         "| kind | outputs (right) | reader | right rejected | not right accepted |",
         "|---|---|---|---|---|",
     ]
-    for kind in dict.fromkeys(row["kind"] for row in asked):
-        of_kind = [(row, says) for row, says in zip(asked, found, strict=True) if row["kind"] == kind]
+    for kind in dict.fromkeys(row["kind"] for row in replies):
+        of_kind = [(row, says) for row, says in zip(replies, found, strict=True) if row["kind"] == kind]
         right = sum(row["states"] for row, _ in of_kind)
         readers = {"ours": [row["ours"] for row, _ in of_kind]}
         readers |= {name: [says[n][0] for _, says in of_kind] for n, name in enumerate(names)}

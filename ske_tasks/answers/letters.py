@@ -129,7 +129,7 @@ class Letters:
         )
 
     def in_text(self, text: str) -> list[str]:
-        """Every letter that stands alone in a short text, each once, in order."""
+        """Every letter that is alone in a short text, each once, in order."""
         found = re.findall(rf"(?<![A-Za-z])(?:{self.alternatives})(?![a-z])", text)
         return list(dict.fromkeys(found))
 
@@ -189,7 +189,7 @@ def _letters(options: tuple[tuple[str, str], ...]) -> Letters:
     bare += r"(?![A-Za-z0-9_']|-\w|\s?[=+^*]|\.\d)"
     bracket = rf"[(\[{{<\"']\s?(?P<b>(?i:{one}))\s?[)\]}}>\"']"
     token = rf"(?:{bracket}|{bare})"
-    run = rf"(?:[(\[]?(?:{one})[)\]]?(?:\s?(?:[,、&]|\band\b|和|与|及)\s?|\s?)){{1,12}}"
+    run = rf"(?:[(\[]?(?:{one})[)\]]?(?:\s?(?:[,、&]|\band\b|和|与|及)\s?(?:选项)?|\s?)){{1,12}}"
     capital = all(re.fullmatch("[A-Z]", letter) for letter, _ in options)
     known = "|".join([one, *(text for _, text in options if re.fullmatch("[A-Z]", text))])
     foreign = rf"{FILLER}(?:[(\[](?!{known})[A-Z][)\]]"

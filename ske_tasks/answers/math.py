@@ -80,9 +80,12 @@ def _result(stated: str) -> str:
         return _formulas(stated)
     sentence = re.split(r"(?<=[.!])\s+(?=[A-Z])|\s+(?:because|since|as|which)\b", stated, maxsplit=1)[0]
     words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\$[^$]*\$|\\[A-Za-z]+", "", sentence))
+    concluded = _CONCLUDED.search(sentence)
+    if concluded and re.match(r"[A-Za-z]{2,}\s", sentence) and "=" not in sentence[: concluded.start() + 1]:
+        return _whole(concluded)
     if len(words) <= 3:
         return _after_sum(sentence)
-    if concluded := _CONCLUDED.search(sentence):
+    if concluded:
         return _whole(concluded)
     if _DENIED.search(sentence):
         return ""

@@ -50,6 +50,7 @@ _SUMMARY = re.compile(
     r"""\n[^\n]{0,40}?(?:\b(?:let's|let\ us|let\ me|I\ will|we\ can)\ ?(?:now\ )?
         (?:summari[sz]e|combine|recap|list|compile|review|put\ together|总结)  # let's combine the answers
         |\bhere\ (?:is|are)\ (?:a|the)\ (?:summary|list)                   # Here is a summary of the answers:
+        |\b(?:summary|overview|recap)\ of\b                                # Summary of answers:
         |总结|汇总)                                                        # 总结以上答案
         [^\n]{0,60}?(?:\banswers\b|答案)""",
     re.VERBOSE | re.IGNORECASE,
@@ -61,6 +62,12 @@ _JSON = re.compile(
     r"""["'](?:final|correct|the)?[_\ ]?(?:answer|choice|option)["']\ ?:\ ?
         (?:"([^"\n]{1,500})"|([^\s",}\]]{1,60}))""",
     re.IGNORECASE | re.VERBOSE,
+)
+# "The answer is A because" is complete up to "A", "The answer is A" at a cut is not
+_COMPLETE = re.compile(
+    r"""[.!?)\]}$"'](?=\s|$)(?!\s(?:or|and|&|/|或|和|与))    # "(B) or" goes on
+      | \n | (?=,?\s(?:because|since|due|which)\b) | (?=,?因为)""",
+    re.VERBOSE,
 )
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mathit|mbox)\ ?\{([^{}]{0,500})\}")
 
@@ -126,7 +133,7 @@ def parse(
     """Take a reply apart.
 
     Dropped: thoughts, everything from the end of the turn on, fences, emphasis, and of a truncated text what
-    stands after its last complete sentence, bracket or line.
+    follows its last complete sentence, bracket or line.
 
     Args:
         text: what the model wrote.
@@ -143,7 +150,7 @@ def parse(
     text = {"words": _words, "brackets": _brackets, "latex": _latex}[keep](text)
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
     if truncated:
-        ends = [end.end() for end in re.finditer(r"[.!?)\]}$\"'](?=\s|$)|\n", text)]
+        ends = [end.end() for end in _COMPLETE.finditer(text)]
         text = text[: ends[-1]].strip() if ends else ""
     return ParsedReply(text, truncated)
 

@@ -25,7 +25,7 @@ def fetch(repo: str, config: str | None, split: str, columns: list[str]) -> Data
     """Load one split from the hub and check its columns.
 
     Raises:
-        UserError: the repository, configuration, split or a column is not there; says which and what to do.
+        UserError: the repository, configuration, split or a column is missing; says which and what to do.
     """
     name = repo + (f" ({config})" if config else "")
     try:

@@ -28,10 +28,10 @@ QUICK_SEED = 20250219
 
 @cache
 def read(benchmark: str) -> Read:
-    """Rows and few-shot examples of one benchmark, read once a process.
+    """Rows and few-shot examples of one benchmark, read once per process.
 
     Raises:
-        UserError: no such benchmark, or its data cannot be had.
+        UserError: no such benchmark, or its data is not available.
     """
     if benchmark not in READERS:
         raise UserError(f"no benchmark {benchmark!r}; there are {', '.join(READERS)}")
@@ -50,7 +50,7 @@ def load(benchmark: str, quick: bool = False, **_: Any) -> DatasetDict:
         **_: lm-eval passes the whole metadata, `--model_args` included.
 
     Raises:
-        UserError: the data cannot be had, or has other columns than expected.
+        UserError: the data is not available, or has other columns than expected.
     """
     rows = read(benchmark).test
     return DatasetDict(test=Dataset.from_list([dict(row) for row in (quick_sample(rows) if quick else rows)]))
@@ -98,7 +98,7 @@ class SubsetSampler(ContextSampler):
         if len(pool) < n:
             raise UserError(
                 f"{eval_doc['benchmark']} has {len(pool)} few-shot examples of its own for "
-                f"{eval_doc['subset']}, {n} were asked for; lower --num_fewshot"
+                f"{eval_doc['subset']}, {n} were requested; lower --num_fewshot"
             )
         return pool[:n]
 

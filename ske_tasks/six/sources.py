@@ -19,7 +19,7 @@ from ske_tasks.six.rows import Row, letter_of, make_row
 def read_mmlu() -> Read:
     """MMLU, `cais/mmlu`: test split of 57 subjects; the five `dev` questions of a subject are its shots.
 
-    Five `dev` questions also stand in `test`, of another subject or their own; the subject's first
+    Five `dev` questions are also in `test`, of another subject or their own; the subject's first
     `validation` questions take their places.
     """
 
@@ -40,13 +40,13 @@ def read_mmlu() -> Read:
         ]
 
     read = Read(rows("test"))
-    asked = {plain(row["ske_question"]) for row in read.test}
+    tested = {plain(row["ske_question"]) for row in read.test}
     spare: dict[str, list[Row]] = defaultdict(list)
     for row in rows("validation"):
-        if plain(row["ske_question"]) not in asked:
+        if plain(row["ske_question"]) not in tested:
             spare[row["subset"]].append(row)
     for shot in rows("dev"):
-        known = plain(shot["ske_question"]) in asked
+        known = plain(shot["ske_question"]) in tested
         if known:
             read.repaired.append(f"mmlu shot {shot['id']} is a test question, replaced from validation")
         read.shots.append(spare[shot["subset"]].pop(0) if known else shot)
