@@ -1,4 +1,4 @@
-"""Which servers are asked, how patiently, and what they have been found not to take.
+"""Which servers get the calls, how patiently, and what they have been found not to take.
 
 Servers(["http://a:8000/v1/chat/completions"], concurrent=16, headers={"Authorization": "Bearer ..."})
 """

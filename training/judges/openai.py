@@ -1,4 +1,4 @@
-"""The judge `openai`: any OpenAI-compatible chat endpoint, asked as often as it takes and paid for once.
+"""The judge `openai`: any OpenAI-compatible chat endpoint, tried as often as needed and paid for once.
 
     export OPENAI_API_KEY=...; python -m training.stage judge runs/paper 1
 
@@ -108,7 +108,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class _Asked(NamedTuple):
+class _Purpose(NamedTuple):
     """What a call is for: the prompt's place, which attempt it is, and the call's key in the ledger."""
 
     place: int
@@ -117,7 +117,7 @@ class _Asked(NamedTuple):
 
 
 class _Verdicts:
-    """The verdicts of one start. A verdict without a score is asked for a second time, sampled.
+    """The verdicts of one start. A verdict without a score is requested again, sampled.
 
     unscored, kept: how many so far have no score, or were answered. progress: shows them.
     """
@@ -127,7 +127,7 @@ class _Verdicts:
         self.prompts = prompts
         self.ledger = ledger
         self.found: dict[int, Verdict] = {}
-        self.asked: dict[Call, _Asked] = {}
+        self.purposes: dict[Call, _Purpose] = {}
         self.unscored = self.lost = self.lost_in_a_row = 0
         self.last_fault = ""
         self.progress: Callable[[], None] = lambda: None
@@ -151,24 +151,24 @@ class _Verdicts:
 
     def cost(self, call: Call) -> tuple[str, tuple[int, int]]:
         """(key of a call, tokens of its input and output at most). A token has at least one byte."""
-        asked = self.asked[call]
-        prompt = self.prompts[asked.place].encode(errors="replace")
-        return asked.key, (len(prompt) + FRAME, self.judge.max_tokens)
+        purpose = self.purposes[call]
+        prompt = self.prompts[purpose.place].encode(errors="replace")
+        return purpose.key, (len(prompt) + FRAME, self.judge.max_tokens)
 
     def answered(self, call: Call) -> Sequence[Call]:
         """A reply has come: perhaps the verdict, else what to ask again."""
-        asked, reply = self.asked.pop(call), call.answer
-        return self._read(asked.place, asked.attempt, reply.text, bool(reply.truncated))
+        purpose, reply = self.purposes.pop(call), call.answer
+        return self._read(purpose.place, purpose.attempt, reply.text, bool(reply.truncated))
 
     def failed(self, call: Call, error: RetryableError | RejectedError) -> Sequence[Call]:
         """A text stays unscored. Raises StopError if the endpoint does not seem to work at all."""
-        asked = self.asked.pop(call)
+        purpose = self.purposes.pop(call)
         self.last_fault = str(error)
         if isinstance(error, RejectedError) and error.filtered:
-            return self._note(asked.place, Verdict(None, "", asked.attempt, f"filtered: {error}"))
+            return self._note(purpose.place, Verdict(None, "", purpose.attempt, f"filtered: {error}"))
         self.lost += 1
         self.lost_in_a_row += 1
-        self._note(asked.place, Verdict(None, "", asked.attempt, f"failed: {error}"))
+        self._note(purpose.place, Verdict(None, "", purpose.attempt, f"failed: {error}"))
         if self.lost_in_a_row == IN_A_ROW:
             raise StopError(f"{IN_A_ROW} texts in a row failed, the last one with: {error}")
         return []
@@ -178,13 +178,13 @@ class _Verdicts:
         judge = self.judge
         heat = judge.temperature if attempt == 1 else max(judge.temperature, AGAIN)
         settings = {"model": judge.model, "max_tokens": judge.max_tokens, "temperature": heat}
-        asked = _Asked(index, attempt, step_key(f"judge {attempt}", self.prompts[index], settings))
-        known = self.ledger.reply(asked.key)
+        purpose = _Purpose(index, attempt, step_key(f"judge {attempt}", self.prompts[index], settings))
+        known = self.ledger.reply(purpose.key)
         if known is not None:
             return self._read(index, attempt, *known)
         messages = [{"role": "user", "content": self.prompts[index]}]
         call = Call({"messages": messages, **settings}, _whole, later=attempt > 1)
-        self.asked[call] = asked
+        self.purposes[call] = purpose
         return [call]
 
     def _read(self, index: int, attempt: int, text: str, truncated: bool) -> list[Call]:
