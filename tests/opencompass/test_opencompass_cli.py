@@ -12,6 +12,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 pytest.importorskip("opencompass")
@@ -165,6 +166,27 @@ def test_what_fails_takes_nothing_with_it(tmp_path, arguments):
     again = check(tmp_path)
     assert again.returncode == 1
     assert "\n".join(said) in again.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--debug"], []], ids=["one process", "subprocesses"])
+def test_an_interrupt_ends_in_a_line_and_leaves_no_child(tmp_path, arguments):
+    """SIGINT to the command alone, while the first of two models is loaded or prompted."""
+    env = environment(tmp_path, SKE_METHODS="direct,explicit")
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            command(CONFIG, *arguments), cwd=tmp_path, env=env, stdout=log, stderr=log, start_new_session=True
+        )
+        started = "M0-direct: dataset 1 of 1" if arguments else "launch OpenICLInfer"
+        while started not in (tmp_path / "log").read_text() and process.poll() is None:
+            time.sleep(0.1)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=120) == 130
+    said = (tmp_path / "log").read_text()
+    assert said.count("ske-learn: interrupted; the same command with -r continues") == 1
+    assert "Traceback" not in said
+    assert "M0-explicit" not in said.split("interrupted")[1]
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_inference_alone_says_what_failed(tmp_path):
