@@ -245,7 +245,7 @@ def test_windows_are_shared_out_over_servers_of_the_right_checkpoint(tmp_path):
         assert written(run) == first
         questions.run(run, 2)
         with pytest.raises(
-            UserError, match=r"http://127\.0\.0\.1:\d+/v1/chat/completions refuses, status 404"
+            UserError, match=r"http://127\.0\.0\.1:\d+/v1/chat/completions: refuses, status 404"
         ):
             synthesize.run(run, 2)  # they still have M0
     finally:
