@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 
 STATUS = 130  # 128 + SIGINT, as a shell has it
+_lines: list[Callable[[], str]] = []
 
 
 class InterruptedByUser(SystemExit):
@@ -25,8 +26,12 @@ class InterruptedByUser(SystemExit):
 def ends_in_a_line(how_to_go_on: Callable[[], str]) -> None:
     """From here on, Ctrl-C ends this process in that line. A second one ends it at once.
 
-    Nothing changes in a thread, nor where somebody else (a notebook, a server) takes the signal already.
+    The last call has the line. Nothing changes in a thread, at a prompt (Python's, a notebook), nor where
+    somebody else takes the signal already.
     """
+    _lines.append(how_to_go_on)
+    if hasattr(sys, "ps1"):
+        return
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -34,7 +39,7 @@ def ends_in_a_line(how_to_go_on: Callable[[], str]) -> None:
 
     def stop(_: int, __: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        line = f"ske-learn: interrupted; {how_to_go_on()}"
+        line = f"ske-learn: interrupted; {_lines[-1]()}"
         # last, after progress bars that close meanwhile
         atexit.register(print, line, file=sys.stderr, flush=True)
         raise InterruptedByUser

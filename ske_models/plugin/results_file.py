@@ -66,7 +66,7 @@ def check(model_args: Mapping[str, Any]) -> None:
     for tracker in _trackers:
         if not tracker.output_path:
             continue
-        name = tracker.general_config_tracker._get_model_name(dict(model_args)) or "0123456789"
+        name = tracker.general_config_tracker._get_model_name(dict(model_args)) or ""  # lm-eval draws one
         file = results_file(tracker, f"{os.getpid():0>26}", sanitize_model_name(name)).with_suffix(".part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

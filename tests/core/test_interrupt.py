@@ -12,6 +12,7 @@ SCRIPT = """
 import signal, sys, threading, time
 from ske_models.interrupt import ends_in_a_line
 {before}
+ends_in_a_line(lambda: "of the model before")
 ends_in_a_line(lambda: "the same command goes on")
 try:
     print("ready", flush=True)

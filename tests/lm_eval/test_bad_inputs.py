@@ -7,6 +7,7 @@ this process; a few go through the command.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -340,6 +341,14 @@ def test_keys_reach_no_result_and_no_log(tracker, tiny_llama, tmp_path):
     assert len(files) >= 2
     assert [path for path in files if b"SECRET" in path.read_bytes()] == []
     assert "SECRET" not in json.dumps(fingerprint("hf", args, served=False))
+
+
+def test_lm_eval_logs_the_arguments_without_keys():
+    message = "Initializing %s model, with arguments: %s"
+    args = ("ske_explicit", {"token": "hf_SECRET", "pretrained": "m"})
+    record = logging.LogRecord("lm_eval.evaluator", logging.INFO, "", 1, message, args, None)
+    assert results_file.WithoutKeys().filter(record)
+    assert record.getMessage() == message % ("ske_explicit", "{'token': <hidden>, 'pretrained': 'm'}")
 
 
 # Through the command ----------------------------------------------------------------------------------

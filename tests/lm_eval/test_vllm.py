@@ -188,8 +188,30 @@ def test_a_prompt_that_is_too_long_is_cut_as_lm_eval_cuts_it(model, loaded):
         "generate_until", {}, ("How many legs? " * 1000, {"until": [], "max_gen_toks": 8}), 0, ("long", 0, 1)
     )
     ours = long.generate_until([request])
+    counts = long.pipeline.counts
+    assert counts["knowledge"].prompts_cut == counts["answer"].prompts_cut == 1
+    assert counts["answer"].prompt_tokens == loaded.max_length - 8, "as sent"
     long.pipeline.engine = TwoBatches(loaded)
     assert ours == long.generate_until([request])
+
+
+def test_with_think_end_token_the_engine_does_not_stop_in_a_thought(model, loaded, monkeypatch):
+    def request(*until: str) -> Instance:
+        settings = {"until": list(until), "max_gen_toks": 24}
+        return Instance("generate_until", {}, ("How many legs?", settings), 0, ("t", 0, 1))
+
+    plain = model(store="none", method="direct")
+    [whole] = plain.generate_until([request()])
+    mark, stop = whole[len(whole) // 2 : len(whole) // 2 + 2], whole[1]
+    monkeypatch.setattr(loaded, "think_end_token", mark)
+    thinking = model(store="none", method="direct", think_end_token=mark)
+    assert loaded.think_end_token is None, "texts come whole"
+    [text] = thinking.pipeline.run([thinking._item(request(stop))])
+    thought, found, reply = whole.rpartition(mark)
+    gap = reply[: len(reply) - len(reply.lstrip())]
+    assert text == thought + found + gap + reply[len(gap) :].split(stop)[0]
+    count, before = thinking.pipeline.counts["answer"], plain.pipeline.counts["answer"]
+    assert (count.output_tokens, count.prompt_tokens) == (before.output_tokens, before.prompt_tokens)
 
 
 def test_a_round_writes_and_judges_itself(loaded, tmp_path, monkeypatch):
