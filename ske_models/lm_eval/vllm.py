@@ -57,6 +57,9 @@ class ContinuousVLLM(VLLM, Continuous):
         settings, until, limit = self.modify_gen_kwargs(
             dict(request.settings), eos=eos, default_max_gen_toks=self.max_gen_toks
         )
+        if not request.settings.get("do_sample"):
+            # who says nothing of sampling means greedy, as in lm-eval's other backends; vLLM's default is 1
+            settings.setdefault("temperature", 0.0)
         return settings, until, limit, eos
 
     def _prepared(self, request: Request) -> tuple[list[int], SamplingParams]:
