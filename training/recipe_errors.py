@@ -14,8 +14,11 @@ from training.secret import is_secret
 SHOWN = 80  # characters of a wrong value
 
 
-def explain(where: str, content: Any, lines: Lines, problem: Any) -> str:
-    """One line about a problem of `content`. `lines` may be empty: then no line is named."""
+def explain(where: str, content: Any, lines: Lines, problem: Any, listed: str = "training/recipe.py") -> str:
+    """One line about a problem of `content`. `lines` may be empty: then no line is named.
+
+    listed: the file that lists the settings.
+    """
     place: tuple[str | int, ...] = ()
     below = content
     for key in problem["loc"]:
@@ -29,9 +32,9 @@ def explain(where: str, content: Any, lines: Lines, problem: Any) -> str:
     start = where if line is None else f"{where}, line {line}"
     field = ".".join(map(str, place)) or "recipe"
     if problem["type"] == "extra_forbidden":
-        return f"{start}: {field[:SHOWN]} is no setting; remove it (training/recipe.py lists them all)"
+        return f"{start}: {field[:SHOWN]} is no setting; remove it ({listed} lists them all)"
     if problem["type"] == "missing":
-        return f"{start}: {field} is missing; add it (training/recipe.py says what it is)"
+        return f"{start}: {field} is missing; add it ({listed} says what it is)"
     return f"{start}: {field}: {_message(place, problem)}"
 
 

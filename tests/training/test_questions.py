@@ -339,7 +339,7 @@ def test_shots_are_checked(tmp_path):
     assert load_shots(None).steps == []
     path = tmp_path / "mine.yaml"
     path.write_text("steps:\n  - question: a?\n    knowledge: b\n")
-    with pytest.raises(UserError, match=r"mine\.yaml: steps\.0\.reasoning: field required"):
+    with pytest.raises(UserError, match=r"mine\.yaml, line 2: steps\.0\.reasoning is missing"):
         load_shots(str(path))
     with pytest.raises(UserError, match="no such file"):
         load_shots("nowhere.yaml")

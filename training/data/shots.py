@@ -69,7 +69,7 @@ def load(name: str | None) -> Shots:
     try:
         return Shots.model_validate(content)
     except ValidationError as error:
-        said = explain(str(path), content, lines, error.errors()[0])
+        said = explain(str(path), content, lines, error.errors()[0], "training/recipes/shots.yaml")
         raise UserError(
             f"{said}; `steps` has question, knowledge and reasoning, `ask` passage and question"
         ) from error
