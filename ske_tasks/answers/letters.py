@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from ske_tasks.answers.marks import FILLER
 from ske_tasks.answers.option_text import compared
@@ -46,10 +47,12 @@ CONCLUDE = r"""(?i:\b(?:so|thus|therefore|hence|consequently|leaves|leaving|leav
 END = r"""(?=\s?(?:$|[.,;!\n)]|(?i:because|since|as|due|given|which)\b
     |(?i:is\ (?:the\ )?(?:correct|right|best|answer|true))))"""
 
+_BESIDE = re.compile(r"\W{0,4}?(?=[(\[])")
+
 
 @dataclass(frozen=True)
 class Letters:
-    """The compiled patterns for one set of option letters; `Letters.of` keeps them."""
+    """A question's options, and the compiled patterns for their letters, which are kept between questions."""
 
     options: Mapping[str, str]
     alternatives: str
@@ -69,7 +72,8 @@ class Letters:
     @staticmethod
     def of(options: Mapping[str, str]) -> Letters:
         """The patterns for these options."""
-        return _letters(tuple(options.items()))
+        single = tuple(text for text in options.values() if re.fullmatch("[A-Z]", text))
+        return Letters(options, **_patterns(tuple(options), single))
 
     def letter(self, found: re.Match[str]) -> str:
         """The option's letter of a match with the groups `b` and `x`."""
@@ -114,8 +118,10 @@ class Letters:
             if self.letter(other) != letter and not self.is_article(other):
                 return True
             place = other.end()
-        if beside := re.match(rf"\s?{re.escape(self.options[letter])}\W{{0,4}}?(?=[(\[])", rest):
-            other = self.token.match(rest, beside.end())
+        text = self.options[letter]
+        if text and rest.lstrip().startswith(text):
+            beside = _BESIDE.match(rest, rest.index(text) + len(text))
+            other = self.token.match(rest, beside.end()) if beside else None
             if other and other["b"] and self.letter(other) != letter:
                 return True
         labelled = found["b"] or re.match(r"[.):]", rest)
@@ -183,15 +189,16 @@ class Letters:
 
 
 @lru_cache(maxsize=512)
-def _letters(options: tuple[tuple[str, str], ...]) -> Letters:
-    one = "|".join(re.escape(letter) for letter, _ in options)
+def _patterns(letters: tuple[str, ...], single: tuple[str, ...]) -> dict[str, Any]:
+    """The patterns of `Letters` for these letters; single: options whose whole text is a letter."""
+    one = "|".join(map(re.escape, letters))
     bare = rf"(?<![A-Za-z0-9'\\_-])(?P<x>{one}|(?i:{one})(?=\s?(?:[.,;!]?\s?$|\n)))"
     bare += r"(?![A-Za-z0-9_']|-\w|\s?[=+^*]|\.\d)"
     bracket = rf"[(\[{{<\"']\s?(?P<b>(?i:{one}))\s?[)\]}}>\"']"
     token = rf"(?:{bracket}|{bare})"
     run = rf"(?:[(\[]?(?:{one})[)\]]?(?:\s?(?:[,、&]|\band\b|和|与|及)\s?(?:选项)?|\s?)){{1,12}}"
-    capital = all(re.fullmatch("[A-Z]", letter) for letter, _ in options)
-    known = "|".join([one, *(text for _, text in options if re.fullmatch("[A-Z]", text))])
+    capital = all(re.fullmatch("[A-Z]", letter) for letter in letters)
+    known = "|".join([one, *single])
     foreign = rf"{FILLER}(?:[(\[](?!{known})[A-Z][)\]]"
     foreign += rf"|(?<![\w'])(?!{known})[A-Z](?=\s?(?:[.,;]\s|[.,;]?$)))"
     function = r"(?<![A-Za-z0-9_\\^}])"  # P(A), f(B)
@@ -200,32 +207,31 @@ def _letters(options: tuple[tuple[str, str], ...]) -> Letters:
     def compiled(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern, re.VERBOSE)
 
-    return Letters(
-        options=dict(options),
-        alternatives=one,
-        run_pattern=run,
-        token=compiled(token),
-        start=compiled(rf"{FILLER}(?P<both>(?i:either|both|between|neither)\s(?:option\s)?)?{token}"),
-        second=compiled(rf"{_JOIN}(?i:option\s?|choice\s?|选项)?{token}{_NO_VERB}"),
-        called_right=compiled(
+    return {
+        "alternatives": one,
+        "run_pattern": run,
+        "token": compiled(token),
+        "start": compiled(rf"{FILLER}(?P<both>(?i:either|both|between|neither)\s(?:option\s)?)?{token}"),
+        "second": compiled(rf"{_JOIN}(?i:option\s?|choice\s?|选项)?{token}{_NO_VERB}"),
+        "called_right": compiled(
             # not from the middle of a run, which would make long runs slow
             r"(?<![A-Za-z0-9_(\\^])(?<![A-J1-5][\s,、&])(?<![A-J1-5][,)\]]\s)"
             rf"(?P<run>{run})(?:选项|项)?{CALLED_RIGHT}"
         ),
-        concluded=compiled(rf"{CONCLUDE}{token}{END}"),
-        made_right=compiled(
+        "concluded": compiled(rf"{CONCLUDE}{token}{END}"),
+        "made_right": compiled(
             rf"\b(?i:mak(?:es?|ing)|leav(?:es?|ing)|so)\s(?i:only\s)?(?i:option|choice|answer|statement)?\s?{token}"
             r"\s(?i:(?:as\s)?(?:the\s)?(?:only\s|most\s|\w{1,12}\s)?(?:correct|right|best|true|answer|valid))"
         ),
-        foreign=compiled(foreign if capital else r"(?!)"),
-        in_run=compiled(
+        "foreign": compiled(foreign if capital else r"(?!)"),
+        "in_run": compiled(
             rf"{FILLER}(?P<run>(?:[\s()\[\],;/&、\"']|(?i:\band\b|\boptions?\b)|和|与|及|以及"
             rf"|(?:{one})(?![a-z]|\s(?!{_CONNECTIVE})[a-z])){{1,60}})"
         ),
-        runs=compiled(rf"(?<![A-Za-z0-9_]){run}"),
-        labelled=compiled(rf"(?:\b(?:is|are|be|option)|:)\s(?:option\s)?({one})[.:)]\s?"),
-        named=compiled(
+        "runs": compiled(rf"(?<![A-Za-z0-9_]){run}"),
+        "labelled": compiled(rf"(?:\b(?:is|are|be|option)|:)\s(?:option\s)?({one})[.:)]\s?"),
+        "named": compiled(
             rf"{function}[(\[]\s?(?P<b>{one})\s?[)\]]|{word}\s?[(\"']?(?P<o>{one})(?![A-Za-z0-9_'])"
             rf"|(?<![A-Za-z0-9_])(?P<z>{one})(?=选?项)"
         ),
-    )
+    }

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from ske_tasks.answers.marks import FILLER
-from ske_tasks.answers.reply import ParsedReply, parse, plain
+from ske_tasks.answers.reply import ParsedReply, clean, plain
 
 Options = Mapping[str, str]
 
 _WORDS = re.compile(r"\s|[一-鿿]{4}")  # more than one word
+_GOES_ON = re.compile(r"\w|\s+(?:or|and)\b")
 _FILLER = re.compile(FILLER, re.VERBOSE)
 
 
@@ -29,14 +30,12 @@ def named_text(sentence: str, options: Options, stated: bool = True) -> str | No
     lines = (plain(_FILLER.sub("", sentence, count=1)), plain(sentence))
     texts = {letter: text for letter, option in options.items() if (text := compared(option))}
 
-    def begins(option: str) -> bool:
-        return any(re.match(re.escape(option) + r"(?!\w)(?!\s+(?:or|and)\b)", line) for line in lines)
-
     tests: list[Callable[[str], bool]] = [
         lambda option: option in lines,
-        lambda option: option in lines[1] and bool(re.search(rf"(?<!\w){re.escape(option)}(?!\w)", lines[1])),
+        lambda option: _has_word(lines[1], option),
+        lambda option: any(_begins(line, option) for line in lines),
     ]
-    for test in [*tests, begins] if stated else tests:
+    for test in tests if stated else tests[:2]:
         hits = {letter: option for letter, option in texts.items() if test(option)}
         longest = [
             k for k, v in hits.items() if not any(v != other and v in other for other in hits.values())
@@ -44,6 +43,22 @@ def named_text(sentence: str, options: Options, stated: bool = True) -> str | No
         if len(longest) == 1:
             return longest[0]
     return None
+
+
+def _has_word(text: str, option: str) -> bool:
+    """Whether the option is in the text as a whole word or words."""
+    place = text.find(option)
+    while place >= 0:
+        around = text[max(0, place - 1) : place] + text[place + len(option) : place + len(option) + 1]
+        if not any(character.isalnum() or character == "_" for character in around):
+            return True
+        place = text.find(option, place + 1)
+    return False
+
+
+def _begins(line: str, option: str) -> bool:
+    """Whether the line begins with the option, and does not offer another one beside it ("Rome or Paris")."""
+    return line.startswith(option) and not _GOES_ON.match(line, len(option))
 
 
 def exact_text(line: str, options: Options) -> str | None:
@@ -73,4 +88,4 @@ def lone_text(reply: ParsedReply, options: Options) -> str | None:
 @lru_cache(maxsize=4096)
 def compared(option: str, keep_case: bool = False) -> str:
     """An option's text as it is compared: cleaned as the model's text is."""
-    return plain(parse(option).text, keep_case)
+    return plain(clean(option), keep_case)

@@ -155,6 +155,11 @@ def parse(
     return ParsedReply(text, truncated)
 
 
+def clean(text: str) -> str:
+    """An option's text as it would be in a parsed reply."""
+    return _words(_spaced(text).translate(WIDE)).strip()
+
+
 def unify(text: str) -> str:
     """Full-width letters, digits and punctuation, curly quotes and dashes as ASCII."""
     return text.translate(WIDE)

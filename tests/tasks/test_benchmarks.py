@@ -53,8 +53,8 @@ AGIEVAL = {
 EXPORT = """
 import json, sys
 from lm_eval.tasks import TaskManager
-from ske_tasks.benchmarks import read
-from ske_tasks.sources import READERS
+from ske_tasks.six.load import read
+from ske_tasks.six.sources import READERS
 json.dump({name: vars(read(name)) for name in READERS}, open(sys.argv[1], "w"))
 tasks = TaskManager().load(["ske_quick_mmlu", "ske_quick_bbh", "ske_quick_nq"])["tasks"]
 json.dump({
