@@ -26,9 +26,9 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
         ("q.jsonl", LINES.encode()),
         ("q.JSONL", LINES.encode()),
         ("q.jsonl", LINES.replace("\n", "\r\n").encode("utf-8-sig")),
-        ("q.jsonl.gz", gzip.compress(LINES.encode())),
+        ("q.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
         ("q.json", json.dumps(ROWS, indent=1).encode("utf-8-sig")),
-        ("q.Json.Gz", gzip.compress(json.dumps(ROWS).encode())),
+        ("q.Json.Gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
         ("q.json", LINES.encode()),  # lines by another name
     ],
 )
@@ -56,7 +56,7 @@ def test_parquet(tmp_path, name):
         ("q.jsonl", b'{"question": "a"}\n{"n": 1}\n', "1 of 2 rows have no 'question'"),
         ("q.jsonl", b'{"question": ' + b"9" * 5_000 + b"}", "line 1: not JSON"),
         ("q.jsonl.gz", b"no gzip", "cannot be read"),
-        ("q.jsonl.gz", gzip.compress(LINES.encode())[:-9], "cannot be read"),
+        ("q.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-9], "cannot be read"),
         ("q.jsonl", b"\xff\xfe", "cannot be read"),
         ("q.parquet", b"PAR", "cannot be read"),
         ("q.csv", b"question\nWhy?", "no file that can be read; give one of: .jsonl"),
