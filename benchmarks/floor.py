@@ -64,7 +64,7 @@ class Evaluation(SKEExplicitLM):
         return super().generate_until(requests, disable_tqdm)
 
     def again(self, engine: LMEvalEngine) -> list[str]:
-        """The same requests anew: nothing stored, nothing cached."""
+        """The same requests again: nothing stored, nothing cached."""
         self.ask_by("explicit")
         store = Store(self.folder / f"{next(self.runs)}.sqlite", {})
         self.pipeline = replace(self.pipeline, engine=engine, store=store)

@@ -73,7 +73,7 @@ class Evaluation(SKEExplicitLM):
         return super().generate_until(requests, disable_tqdm)
 
     def again(self, way: Way) -> None:
-        """The same requests anew: nothing stored, nothing cached."""
+        """The same requests again: nothing stored, nothing cached."""
         layout, cache = way
         self.ask_by("explicit")
         engine = self.engines[cache]

@@ -85,7 +85,7 @@ def compare(lm: SKEExplicitLM, name: str, n: int, repeats: int) -> list[str]:
     asked = [lm.pipeline.request("knowledge", item, None) for item in items]
     knowledge = [Instance("generate_until", {}, (r.prompt, dict(r.settings)), 0) for r in asked]
 
-    lm.ask_by("explicit")  # counts begin anew
+    lm.ask_by("explicit")  # counts begin at 0
     informed = lm.informed(requests)
     written = lm.pipeline.counts["knowledge"].generated
     shared, own = lm.engine.score(informed), backend.loglikelihood(informed, disable_tqdm=True)

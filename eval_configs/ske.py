@@ -108,7 +108,7 @@ for model in models:
     rule = "reply_only" if model["method"] == "direct" else "conclusion"
     model["pred_postprocessor"] = dict(type=f"ske_models.opencompass.{rule}")
 
-# One task a model entry, not one a dataset ---------------------------------------------------------
+# One task per model entry, not per dataset ---------------------------------------------------------
 
 partitioner = dict(type=NaivePartitioner, n=1000)
 runner = dict(

@@ -1,7 +1,7 @@
 """Where a checkpoint comes from: lineage.json, its model card, and both on the hub.
 
 from training import card
-card.write(folder, 1)                   # RUN/M1/README.md anew, with the results that there are by now
+card.write(folder, 1)                   # RUN/M1/README.md again, with the results that there are by now
 card.push(folder, 1, "org/mine")   # org/mine-M1, and its data to org/mine-data
 """
 

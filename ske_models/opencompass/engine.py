@@ -175,7 +175,7 @@ def engine_for(llm: Mapping[str, Any]) -> OpenCompassEngine:
 
 
 def _build(llm: dict[str, Any]) -> Any:
-    """The inner model, loaded. Raises UserError if it cannot be had, or its backend is not installed."""
+    """The inner model, loaded. Raises UserError if it cannot be loaded, or its backend is not installed."""
     found = model_class(llm)
     config = {name: value for name, value in llm.items() if name != "type"}
     if issubclass(found, VLLM):

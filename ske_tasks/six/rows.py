@@ -72,7 +72,7 @@ def make_row(
 ) -> Row:
     """Build a row; `shown` is the question as the benchmark itself prints it, options included.
 
-    Without `shown` the options are printed one a line, each after its own letter in brackets.
+    Without `shown` the options are printed one per line, each after its own letter in brackets.
     """
     letters, options = letters or [], options or []
     if shown is None:

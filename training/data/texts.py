@@ -190,7 +190,7 @@ def _checked(model: type[M], row: Row, file: Path) -> M:
         given = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
         raise UserError(
             f"{file}: {name}: {where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{given}; "
-            "mend the row, or delete the file to make it anew"
+            "mend the row, or delete the file to make it again"
         ) from error
 
 

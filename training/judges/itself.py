@@ -25,7 +25,7 @@ from training.run_folder import RunFolder
 def ask(
     folder: RunFolder, checkpoint: int, prompts: Sequence[str], path: Path, label: str
 ) -> tuple[list[Verdict], dict[str, Any]]:
-    """The verdicts of M`checkpoint`, one a prompt, and {"tokens": {"input": ..., "output": ...}}.
+    """The verdicts of M`checkpoint`, one per prompt, and {"tokens": {"input": ..., "output": ...}}.
 
     A killed call does at most the windows again that were under way, and ends with the same verdicts.
     path: beside it lie its parts meanwhile. Raises UserError: no checkpoint, a server that does not answer.

@@ -54,7 +54,7 @@ Panel = Mapping[str, Mapping[int, Interval]]  # method -> checkpoint -> accuracy
 
 
 def accuracy(path: Path, panels: Mapping[str, Panel], checkpoints: int) -> None:
-    """M0 ... M`checkpoints`, a panel for each title, a line a method, 95 % intervals as bars."""
+    """M0 ... M`checkpoints`, a panel for each title, a line per method, 95 % intervals as bars."""
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     with mpl.rc_context(STYLE):
