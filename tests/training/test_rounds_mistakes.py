@@ -196,7 +196,10 @@ def test_start_model_without_chat_template(tmp_path):
     [
         ({"judge": {"kind": "openai", "model": "gpt-4", "key_env": "NO_SUCH_KEY"}}, "NO_SUCH_KEY"),
         ({"prompts": "nowhere.yaml"}, "prompts=nowhere.yaml"),
-        ({"model": {"checkpoint": "nobody/nothing"}}, "nobody/nothing: no such folder, and it cannot be downloaded"),
+        (
+            {"model": {"checkpoint": "nobody/nothing"}},
+            "nobody/nothing: no such folder, and it cannot be downloaded",
+        ),
         ({"model": {"checkpoint": "."}}, "no config.json in it, so no model"),
     ],
 )
