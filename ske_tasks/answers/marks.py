@@ -18,7 +18,7 @@ FILLER = r"""(?i:[\s:\"'*,>-]|\b(?:clearly|therefore|thus|definitely|simply|just
     |first|second|third|fourth|last)\b|选项|选|是|为|的|全部|所有|[一二两三四五六]个){0,30}"""
 _BE = r"""(?:\b(?:is|are|was|were|will\ be|would\ be|should\ be|must\ be|has\ to\ be|can\ only\ be|becomes
     |remains|seems\ to\ be|appears\ to\ be|turns\ out\ to\ be)\b(?:n't)?
-    |isn't|wasn't|cannot\ be|can't\ be|'s\b|:|=|->|→)"""
+    |isn't|wasn't|cannot\ be|can't\ be|'s\b|:|=|->|→|\ -\ )"""
 _CLAUSE = r"""(?:[^.:\n"]|"[^"\n]{0,80}")"""
 _MARK = re.compile(
     rf"""

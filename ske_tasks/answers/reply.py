@@ -69,6 +69,7 @@ _COMPLETE = re.compile(
       | \n | (?=,?\s(?:because|since|due|which)\b) | (?=,?因为)""",
     re.VERBOSE,
 )
+_JOINED = re.compile(r"[\s$\\()]{0,6}(?:or|and|,|、|或|和)[\s$\\()]{0,6}")
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mathit|mbox)\ ?\{([^{}]{0,500})\}")
 
 
@@ -220,7 +221,11 @@ def _words(text: str) -> str:
     text = _LATEX_TEXT.sub(r"\1", text)
     pieces, after = [], 0
     for start, end, content in boxes(text):
-        pieces += [text[after:start], f" {BOXED} {content} . "]
+        between = text[after:start]
+        if after and _JOINED.fullmatch(between):  # \boxed{A} and \boxed{C} are one statement
+            pieces[-1] = f"{pieces[-1].removesuffix(' . ')} {between} {content} . "
+        else:
+            pieces += [between, f" {BOXED} {content} . "]
         after = end
     text = "".join([*pieces, text[after:]])
     return re.sub(r"\ {2,}", " ", re.sub(r"\\[()\[\]]", " ", text).replace("$", "").replace("`", ""))
