@@ -76,7 +76,7 @@ def _kinds(record: Path) -> dict[str, Any]:
     """The examples of each kind, as the stage `mix` has counted them; there is no such stage in round 0."""
     if not record.is_file():
         return {}
-    counts = read_object(record, objects.RECORD, "delete it to do mix again")["counts"]
+    counts = read_object(record, objects.COUNTED, "delete it to do mix again")["counts"]
     return dict(counts.get("kinds", {}))
 
 

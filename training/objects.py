@@ -24,7 +24,7 @@ RECORD: Fields = {
     "versions": dict,
 }
 RESULT: Fields = {"task": str, "method": str, "n": int, "metrics": dict}
-ANALYSIS: Fields = {"counts": dict}
+COUNTED: Fields = {"counts": dict}
 LINEAGE: Fields = {
     "checkpoint": str,
     "parent": dict,

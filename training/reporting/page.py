@@ -14,7 +14,7 @@ import yaml
 from ske_models.files import read_jsonl
 from ske_tasks.intervals import Interval
 from training import domains
-from training.objects import ANALYSIS, read_object
+from training.objects import COUNTED, read_object
 from training.recipe import OpenAIJudge
 from training.reporting import analysis, page_accuracy, plots, tables
 from training.reporting.cells import NONE, by_checkpoint, listed, share, table
@@ -181,7 +181,7 @@ def _analysis(folder: RunFolder) -> dict[str, Any]:
     if folder.recipe.analysis.items:
         missing = "Not done yet: it follows the last round."
     if (folder.path / "analysis.json").is_file():
-        counts = read_object(folder.path / "analysis.json", ANALYSIS, "delete it to analyse again")["counts"]
+        counts = read_object(folder.path / "analysis.json", COUNTED, "delete it to analyse again")["counts"]
         left_out = {"unscored": counts["unscored"], **counts["skipped"]}
         said = listed(f"{n:,} {why.replace('_', ' ')}" for why, n in left_out.items())
         note += f", answered by explicit. Left out: {said}."
