@@ -188,14 +188,19 @@ class Letters:
         return "".join(sorted(letters)) or None
 
 
+def _token(one: str) -> str:
+    """A letter that is alone: in brackets or quotes (any case) or bare; groups `b` and `x`."""
+    bare = rf"(?<![A-Za-z0-9'\\_-])(?P<x>{one}|(?i:{one})(?=\s?(?:[.,;!]?\s?$|\n)))"
+    bare += r"(?![A-Za-z0-9_']|-\w|\s?[=+^*]|\.\d)"
+    bracket = rf"[(\[{{<\"']\s?(?P<b>(?i:{one}))\s?[)\]}}>\"']"
+    return rf"(?:{bracket}|{bare})"
+
+
 @lru_cache(maxsize=512)
 def _patterns(letters: tuple[str, ...], single: tuple[str, ...]) -> dict[str, Any]:
     """The patterns of `Letters` for these letters; single: options whose whole text is a letter."""
     one = "|".join(map(re.escape, letters))
-    bare = rf"(?<![A-Za-z0-9'\\_-])(?P<x>{one}|(?i:{one})(?=\s?(?:[.,;!]?\s?$|\n)))"
-    bare += r"(?![A-Za-z0-9_']|-\w|\s?[=+^*]|\.\d)"
-    bracket = rf"[(\[{{<\"']\s?(?P<b>(?i:{one}))\s?[)\]}}>\"']"
-    token = rf"(?:{bracket}|{bare})"
+    token = _token(one)
     run = rf"(?:[(\[]?(?:{one})[)\]]?(?:\s?(?:[,、&]|\band\b|和|与|及)\s?(?:选项)?|\s?)){{1,12}}"
     capital = all(re.fullmatch("[A-Z]", letter) for letter in letters)
     known = "|".join([one, *single])
