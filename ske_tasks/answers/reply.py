@@ -219,7 +219,8 @@ def _words(text: str) -> str:
     """Without emphasis, LaTeX's text commands and dollars; a box becomes the mark of a statement."""
     text = re.sub(r"\*\*|__|(?<![\w*])\*(?=\w)|(?<=\S)\*(?![\w*])", "", text)
     text = _LATEX_TEXT.sub(r"\1", text)
-    pieces, after = [], 0
+    pieces: list[str] = []
+    after = 0
     for start, end, content in boxes(text):
         between = text[after:start]
         if after and _JOINED.fullmatch(between):  # \boxed{A} and \boxed{C} are one statement
