@@ -6,6 +6,7 @@ They are used by `pytest -q`.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # One thread, here and in the processes that tests start: the last digits of what a model computes depend on
 # their number, and the threads of several processes wait for each other. Set before anything imports torch.
 os.environ["OMP_NUM_THREADS"] = "1"
+# In a background job of a shell Ctrl-C is ignored, and so it would be in every command that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
