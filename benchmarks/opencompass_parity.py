@@ -24,7 +24,7 @@ from mmengine.config import Config  # type: ignore[import-untyped]
 from opencompass.registry import ICL_EVALUATORS, TEXT_POSTPROCESSORS
 from opencompass.utils import build_dataset_from_cfg
 
-from ske_models.opencompass.model import conclusion
+from ske_models.opencompass import conclusion
 from ske_tasks.answers.extract import contains_alias, extract, is_right
 from ske_tasks.six.load import quick_sample, read
 from ske_tasks.six.rows import Row, gold_text, options_of
