@@ -92,9 +92,7 @@ models = [
         prompts=run.prompts,
         layout=run.layout,
         ending="" if run.embedded else 'End with "The answer is X." where X is your answer.',
-        store=f"{run.store}/{name}-{method}.sqlite"
-        if run.store not in ("", "none")
-        else run.store or "default",
+        store=run.store_of(f"{name}-{method}"),
         max_reasoning_toks=96 if run.embedded else 1024,
         batch_size=1024,  # how many questions go through the steps at once
         llm=dict(llm, path=path),
