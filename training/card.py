@@ -17,9 +17,10 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 
 from ske_models.errors import UserError
 from ske_models.files import file_digest, write_json, write_text
-from training import domains, objects
+from training import domains
+from training.data import objects
+from training.data.objects import read_object
 from training.launch import settings
-from training.objects import read_object
 from training.recipe import OpenAIJudge
 from training.run_folder import RunFolder
 from training.versions import versions

@@ -18,7 +18,7 @@ from ske_models.files import Row
 from ske_models.method import Message
 from ske_models.prompts import PromptSet
 from training.judges.verdict import Verdict
-from training.strict import Strict
+from training.settings.strict import Strict
 
 
 class Source(Strict):

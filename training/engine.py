@@ -26,7 +26,7 @@ from ske_models.lm_eval.backend import backend_class, load
 from ske_models.lm_eval.engine import LMEvalEngine
 from training.recipe import Recipe
 from training.run_folder import RunFolder
-from training.secret import revealed
+from training.settings.secret import revealed
 
 TRANSFORMERS = ("hf", "hf-auto", "huggingface")  # lm-eval's names of one class, which takes 3 s to import
 

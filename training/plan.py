@@ -18,9 +18,9 @@ from rich.table import Table
 from ske_models.files import read_json
 from training import domains
 from training import stage as stages
-from training.paths import folder_at
 from training.recipe import OpenAIJudge
 from training.run_folder import RunFolder
+from training.settings.paths import folder_at
 
 PER_TABLE = 4  # rounds beside each other in 80 columns
 STATUS_PER_TABLE = 8

@@ -26,10 +26,10 @@ from ske_models.fingerprint import digest
 from ske_models.yaml_data import Lines, load_with_lines
 from training import domains
 from training.domain import JudgeSettings, Source
-from training.paths import file_at
-from training.recipe_errors import explain
-from training.recipe_parts import Arguments, by_tag
-from training.strict import (
+from training.settings.errors import explain
+from training.settings.parts import Arguments, by_tag
+from training.settings.paths import file_at
+from training.settings.strict import (
     Address,
     AtLeastOne,
     Count,

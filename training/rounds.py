@@ -20,11 +20,11 @@ from rich.console import Console
 
 from ske_models.errors import UserError
 from ske_models.files import write_json
-from training import domains, earlier, launch, plan, recipe, stopping
+from training import domains, launch, plan, recipe, stopping
 from training import stage as stages
-from training.data import chat_template
-from training.paths import folder_at
+from training.data import chat_template, earlier
 from training.run_folder import RunFolder
+from training.settings.paths import folder_at
 from training.stages import Stage, base, judge
 
 console = Console(stderr=True, highlight=False)

@@ -20,8 +20,8 @@ from ske_models.errors import UserError, one_of
 from ske_models.files import file_digest, read_jsonl, write_json, write_text
 from ske_models.fingerprint import digest
 from ske_models.store import difference
+from training.data.objects import RECORD, read_object
 from training.data.windows import delete_parts
-from training.objects import RECORD, read_object
 from training.run_folder import RunFolder
 from training.stages import Stage, base, evaluate, judge, mix, questions, select, sft, synthesize
 from training.stopping import end_with_parent

@@ -22,7 +22,7 @@ from training.data import shots
 from training.launch import accelerate_config
 from training.reporting import report, tables
 from training.run_folder import RunFolder
-from training.secret import revealed
+from training.settings.secret import revealed
 
 __all__ = ["sums"]  # a fixture
 WORLD = (recipe.FOLDER / "world.yaml").read_text(encoding="utf-8")

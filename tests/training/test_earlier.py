@@ -11,7 +11,7 @@ import synthetic_run
 from small_runs import command, records, texts
 
 from ske_models.files import read_json, write_json
-from training import earlier
+from training.data import earlier
 from training.reporting import report
 from training.run_folder import RunFolder
 

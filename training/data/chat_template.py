@@ -20,8 +20,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ske_models.errors import UserError
-from training.paths import file_at
 from training.recipe import FOLDER
+from training.settings.paths import file_at
 
 MAX_BYTES = 50_000
 MAX_LOOPS = 2  # in each other

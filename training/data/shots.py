@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from ske_models.errors import UserError
 from ske_models.fingerprint import digest
 from ske_models.yaml_data import load_with_lines
-from training.paths import file_at
 from training.recipe import FOLDER
-from training.recipe_errors import explain
 from training.run_folder import RunFolder
+from training.settings.errors import explain
+from training.settings.paths import file_at
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ske_models.errors import UserError
 from ske_models.files import Row, parse_json, parse_jsonl
-from training.paths import expanded, file_at
+from training.settings.paths import expanded, file_at
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -30,7 +30,7 @@ from ske_models.store import step_key
 from training.judges.ledger import Bill, Ledger
 from training.judges.verdict import AGAIN, Verdict, read_verdict
 from training.recipe import OpenAIJudge
-from training.secret import revealed
+from training.settings.secret import revealed
 
 IN_A_ROW = 50  # so many texts failed one after the other: the endpoint does not work
 FRAME = 64  # tokens around a prompt, at most: the roles and control tokens of a chat template

@@ -14,7 +14,7 @@ import yaml
 from ske_models.files import read_jsonl
 from ske_tasks.intervals import Interval
 from training import domains
-from training.objects import COUNTED, read_object
+from training.data.objects import COUNTED, read_object
 from training.recipe import OpenAIJudge
 from training.reporting import analysis, page_accuracy, plots, tables
 from training.reporting.cells import NONE, by_checkpoint, listed, share, table

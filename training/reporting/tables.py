@@ -14,8 +14,8 @@ from typing import Any
 
 from ske_models.files import Row, read_jsonl
 from ske_tasks.intervals import Interval, interval
+from training.data.objects import RESULT, read_object
 from training.data.texts import SampleRow, rows_of
-from training.objects import RESULT, read_object
 from training.run_folder import RunFolder
 from training.stage import STAGES, read_record
 

@@ -19,9 +19,9 @@ import ske_tasks
 from ske_models.errors import UserError
 from ske_models.files import write_json, write_jsonl
 from ske_models.records import Answer
-from training.objects import RESULT, read_object
+from training.data.objects import RESULT, read_object
 from training.run_folder import RunFolder
-from training.secret import revealed
+from training.settings.secret import revealed
 from training.stages import Stage, checkpoint_files, part, prompting
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Paths that a person wrote: a home folder that does not exist, or a name that no file can have, is no file.
 
-from training.paths import file_at
+from training.settings.paths import file_at
 file_at("~/my.yaml")       # the path if there is a file, else None
 """
 

@@ -14,8 +14,8 @@ from pydantic_core import PydanticKnownError
 
 from training import domains
 from training.domain import Domain
-from training.secret import secret_in
-from training.strict import Strict
+from training.settings.secret import secret_in
+from training.settings.strict import Strict
 
 # Arguments that a run sets itself.
 OURS = ("pretrained", "backend", "method", "prompts", "layout", "store")

@@ -1,6 +1,6 @@
 """What the release before this one left in a run's folder, in the words of this one.
 
-from training.earlier import renamed
+from training.data.earlier import renamed
 renamed(folder)      # round1/kept.jsonl is round1/selected.jsonl then, edited or not
 
 So a run that was begun with it continues. To be deleted with the next release but one.

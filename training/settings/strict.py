@@ -1,6 +1,6 @@
 """What every setting of a recipe has in common: its class, and the ranges of its numbers and names.
 
-from training.strict import Count, Strict
+from training.settings.strict import Count, Strict
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from ske_models.engines.servers import checked
 from ske_models.errors import UserError
-from training.secret import secret_in
+from training.settings.secret import secret_in
 
 MANY = 10**9  # no count of this project is larger; what is, is a slip of the keyboard
 

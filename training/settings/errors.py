@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from ske_models.yaml_data import Lines
-from training.secret import is_secret
+from training.settings.secret import is_secret
 
 SHOWN = 80  # characters of a wrong value
 
