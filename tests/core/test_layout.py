@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,3 +82,19 @@ def test_the_core_loads_neither_a_harness_nor_torch():
     assert "ske_models" in loaded
     heavy = {"torch", "transformers", "lm_eval", "opencompass", "vllm", "huggingface_hub", "numpy"}
     assert loaded & heavy == set()
+
+
+def test_the_walks_in_the_docs_name_what_is_there():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    stops = re.findall(r"^\| \d+ \| `([\w/]+\.py): ([\w.]+)`", page, re.MULTILINE)
+    assert len(stops) > 15
+    for file, name in stops:
+        defined: set[str] = set()
+        for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                defined.add(node.name)
+            if isinstance(node, ast.ClassDef):
+                defined |= {f"{node.name}.{f.name}" for f in node.body if isinstance(f, ast.FunctionDef)}
+        assert name in defined, f"{file}: {name}"
+    walks = re.split(r"^## ", page, flags=re.MULTILINE)[2:]
+    assert all(len(re.findall(r"^\| \d+ ", walk, re.MULTILINE)) < 12 for walk in walks)
