@@ -138,7 +138,8 @@ class SKEExplicitLM(LM):
         """lm-eval's way to make a model: its results must be writable, its keys are not to be printed."""
         results_file.check(arg_dict)
         args = dict(arg_dict)
-        for name in sorted(args.keys() & (additional_config or {}).keys()):
+        options = {name for name, value in (additional_config or {}).items() if value is not None}
+        for name in sorted(args.keys() & options):
             raise UserError(f"{name}={args[name]}: lm-eval has an option of its own for it; use --{name}")
         hide(arg_dict)
         kept: list[Path | None] = []

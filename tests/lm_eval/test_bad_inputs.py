@@ -112,7 +112,9 @@ def test_a_wrong_argument_is_named_before_a_model_is_loaded(tiny_llama, tmp_path
 
 def test_an_argument_that_lm_eval_has_an_option_for_is_given_there():
     with pytest.raises(UserError) as error:
-        SKEExplicitLM.create_from_arg_obj({"batch_size": 8}, {"batch_size": 1, "device": None})
+        SKEExplicitLM.create_from_arg_obj(
+            {"batch_size": 8, "device": "cpu"}, {"batch_size": 1, "device": None}
+        )
     one_line(error.value, "batch_size=8: lm-eval has an option of its own for it; use --batch_size")
 
 
