@@ -16,6 +16,8 @@ import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from ske_models.errors import UserError
+
 SEED = 1
 
 # People by what they are used for. Only the corpus mentions the people of all splits.
@@ -210,8 +212,14 @@ class World:
 
 @lru_cache(maxsize=1)
 def default_world() -> World:
-    """The world that the embedded model has read about, or that of the seed in SKE_WORLD_SEED."""
-    return World(int(os.environ.get("SKE_WORLD_SEED") or SEED))
+    """The world that the embedded model has read about, or that of the seed in SKE_WORLD_SEED.
+
+    Raises UserError if that is no whole number.
+    """
+    seed = os.environ.get("SKE_WORLD_SEED") or str(SEED)
+    if not (seed.isascii() and seed.isdigit() and len(seed) < 10):
+        raise UserError(f"SKE_WORLD_SEED={seed[:20]}: a whole number of at most 9 digits is needed")
+    return World(int(seed))
 
 
 def _names(rng: random.Random, n: int, taken: set[str], endings: str) -> tuple[str, ...]:

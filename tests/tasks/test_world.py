@@ -23,7 +23,8 @@ ONE_OF_EACH = [
 
 def test_same_in_another_process():
     code = (
-        "from ske_tasks.world import *; from ske_tasks.world import task, lessons; w = default_world();"
+        "from ske_tasks.world import *; from ske_tasks.world import task; "
+        "from training.tinyworld import lessons; w = default_world();"
         "print(w.hash, __import__('hashlib').sha256(repr(["
         "task.load_test()['test'].to_list(), lessons.demonstrations(w, 50, 1)]).encode()).hexdigest())"
     )
@@ -248,6 +249,7 @@ def test_tokenizer_gives_every_text_back():
         reasoning = oracle.read(row, row.facts)[0]
         variables = {
             "question": row.question,
+            "stem": row.question.partition("\n")[0],
             "knowledge": row.knowledge,
             "reasoning": reasoning,
             "passage": " ".join(fact.text(i) for i, fact in enumerate(row.facts[:4])),

@@ -30,7 +30,9 @@ def make(folder, layout="single", **settings):
         for sample, facts in enumerate([question.facts, question.facts[:1]]):
             knowledge, reasoning = " ".join(f.text() for f in facts), oracle.read(question, facts)[0]
             texts = {"knowledge": knowledge, "reasoning": reasoning}
+            whole = {"knowledge": False, "reasoning": False}
             row = {"id": question.id, "sample": sample, "question": question.question, "ending": "", **texts}
+            row["truncated"] = whole
             written.append(row)
             judged = {
                 "knowledge": oracle.judge_knowledge(question, knowledge, WORLD),
