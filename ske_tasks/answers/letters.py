@@ -135,9 +135,9 @@ class Letters:
         )
 
     def in_text(self, text: str) -> list[str]:
-        """Every letter that is alone in a short text, each once, in order."""
-        found = re.findall(rf"(?<![A-Za-z])(?:{self.alternatives})(?![a-z])", text)
-        return list(dict.fromkeys(found))
+        """Every letter that is alone in a short text, or in a run ("ABD"), each once, in order."""
+        runs = re.findall(rf"(?<![A-Za-z])(?:{self.alternatives})+(?![A-Za-z])", text)
+        return list(dict.fromkeys(letter for run in runs for letter in re.findall(self.alternatives, run)))
 
     def bracketed(self, sentence: str) -> list[str]:
         """The letters that a sentence names as options, "(B)", "option B", "B选项", each once, in order."""

@@ -108,6 +108,7 @@ RULES: dict[str, list[tuple[str, dict[str, str], str, str | None]]] = {
     "several letters": [
         ("multi_choice", SEASONS, "The answer is (A), (C) and (D).", "ACD"),
         ("multi_choice", SEASONS, "ABD", "ABD"),
+        ("multi_choice", SEASONS, "So it must be BD.", "BD"),
         ("multi_choice", SEASONS, "答案：A、C", "AC"),
         ("multi_choice", SEASONS, "所以，选项B、C、D都是正确的。", "BCD"),
         ("multi_choice", SEASONS, "A正确，B错误，C错误，D正确。", "AD"),
