@@ -1,7 +1,7 @@
 """How often our extraction, OpenCompass' postprocessors and lm-eval's filters judge a text wrongly.
 
     python benchmarks/extraction.py                              # prints the tables (Markdown)
-    python benchmarks/extraction.py --write docs/benchmarks.md   # puts them between the page's markers
+    python benchmarks/extraction.py --write docs/tasks.md   # puts them between the page's markers
     python benchmarks/extraction.py --library ENV/bin/python     # see benchmarks/extraction_library.py
 
 The texts are `tests/data/outputs.jsonl`, written by hand with the verdict each deserves. OpenCompass' and
