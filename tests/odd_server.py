@@ -3,7 +3,7 @@
 with OddServer(lambda asked: (200, completion("Paris."))) as server:
     ... base_url=server.base_url ...
 
-Used by tests/lm_eval/test_odd_replies.py and tests/training/test_odd_judges.py.
+Used by tests/lm_eval/test_odd_replies.py and tests/training/test_odd_texts.py.
 """
 
 from __future__ import annotations

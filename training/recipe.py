@@ -1,4 +1,3 @@
-# ruff: noqa: RUF012 (pydantic copies the defaults)
 """The recipe of a run: one YAML file, checked whole before anything is done.
 
     python training/round.py --recipe training/recipes/paper.yaml --dry-run
@@ -6,6 +5,8 @@
 The classes below are its reference: a field per line, its unit beside it. What is wrong in a file is reported
 with its line and what to write instead.
 """
+
+# ruff: noqa: RUF012 (pydantic copies the defaults)
 
 from __future__ import annotations
 

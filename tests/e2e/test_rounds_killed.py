@@ -1,6 +1,6 @@
 """SIGKILL at random moments over all stages of a run: the same command goes on and ends with the same files.
 
-SKE_KILLS=20 pytest -q -s tests/test_rounds_killed.py     # more of them, and where they hit
+SKE_KILLS=20 pytest -q -s tests/e2e/test_rounds_killed.py     # more of them, and where they hit
 """
 
 from __future__ import annotations
