@@ -2,7 +2,7 @@
 
     with UploadHub(tmp_path) as hub:     # HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token, HF_HUB_DISABLE_XET=1
 
-Used by tests/e2e/test_push.py and tests/e2e/test_rounds_text.py. What it holds lies in FOLDER/models/ORG/NAME and
+Used by test_push.py and test_rounds_text.py in tests/e2e. What it holds is in FOLDER/models/ORG/NAME and
 FOLDER/datasets/ORG/NAME. It has repositories with one branch, git blobs and LFS objects; no Xet storage,
 no pull requests.
 """
