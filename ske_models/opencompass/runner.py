@@ -5,6 +5,7 @@ infer = dict(..., runner=dict(type=Local, task=dict(type=InferTask)))     # in a
 
 from __future__ import annotations
 
+import atexit
 import signal
 import sys
 from contextlib import suppress
@@ -35,7 +36,9 @@ class Local(LocalRunner):
         try:
             super().__call__(tasks)
         except KeyboardInterrupt:
-            print("ske-learn: interrupted; the same command with -r continues", file=sys.stderr)
+            # At exit, after the pool's threads have ended: OpenCompass still reports the tasks that wait in it.
+            line = "ske-learn: interrupted; the same command with -r continues"
+            atexit.register(print, line, file=sys.stderr, flush=True)
             sys.exit(128 + (self.signal or signal.SIGINT))
         finally:
             for which, handler in before.items():

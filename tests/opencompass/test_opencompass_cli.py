@@ -186,6 +186,7 @@ def test_an_interrupt_ends_in_a_line_and_leaves_no_child(tmp_path, arguments):
     assert said.count("ske-learn: interrupted; the same command with -r continues") == 1
     assert "Traceback" not in said
     assert "M0-explicit" not in said.split("interrupted")[1]
+    assert not [log for log in (newest(tmp_path) / "logs").rglob("*.out") if "M0-explicit" in str(log)]
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
