@@ -33,7 +33,7 @@ from ske_models import embedded, prompts
 from training import recipe
 from training.data import sources
 from training.data.examples import encode, end_of_turn, order
-from training.recipe import Sft
+from training.settings.sft import Sft
 from training.tinyworld import chats
 from training.trainer import arguments, examples, load_model, on_cpu
 

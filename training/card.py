@@ -143,16 +143,32 @@ def _origin(folder: RunFolder, n: int) -> dict[str, Any]:
     where, revision = parent(folder, n)
     source_folder = Path(where)
     found: dict[str, Any] = {"name": f"M{folder.start(n)}" if n else where}
-    source = folder.recipe.model.checkpoint if n and folder.start(n) == 0 else None if n else where
-    if source and not Path(source).expanduser().is_dir() and domains.start(source) is None:
-        found["repo"] = source
+    if repo := hub_name(folder, n):
+        found["repo"] = repo
         real = source_folder.resolve()
         found["commit"] = real.name if real.parent.name == "snapshots" else revision
-    elif source:
+    elif source := _source(folder, n):
         found["from"] = Path(source).name
     if source_folder.is_dir():
         found["sha256"] = _content(source_folder)
     return found
+
+
+def hub_name(folder: RunFolder, n: int) -> str | None:
+    """ORG/NAME of the checkpoint that M`n` is trained from; None if it is not from the hub."""
+    source = _source(folder, n)
+    if source is None or Path(source).expanduser().is_dir() or domains.start(source) is not None:
+        return None
+    return source
+
+
+def _source(folder: RunFolder, n: int) -> str | None:
+    """What the recipe calls the parent of M`n`; None if this run made it."""
+    model = folder.recipe.model
+    if n == 0:
+        assert model.base is not None
+        return model.base.checkpoint
+    return model.checkpoint if folder.start(n) == 0 else None
 
 
 def _content(folder: Path) -> str:
@@ -210,6 +226,18 @@ def _results(folder: RunFolder, n: int) -> list[EvalResult]:
     ]
 
 
+def _how(sft: dict[str, Any]) -> str:
+    """Which parameters were trained. sft: of a lineage; one of an earlier release has no `lora`."""
+    if not (lora := sft.get("lora")):
+        return "full-parameter SFT"
+    targets = lora["targets"] if isinstance(lora["targets"], str) else ", ".join(lora["targets"])
+    frozen = "4-bit (NF4) weights" if lora["load_in_4bit"] else "frozen weights"
+    return (
+        f"LoRA on {frozen} (r {lora['r']}, alpha {lora['alpha']:g}, dropout {lora['dropout']:g}, {targets}), "
+        "merged into the parent (the adapter itself: `adapter/`)"
+    )
+
+
 def _text(made: dict[str, Any], n: int) -> str:
     """The card's body."""
     came, training, sft = made["parent"], made["training"], made["sft"]
@@ -228,7 +256,7 @@ def _text(made: dict[str, Any], n: int) -> str:
         f"{training['too_long']:,} too long ones left out",
         "scored by": scored if n else None,
         "selected": f"by {select.get('by')}, threshold {select.get('threshold')}" if n else None,
-        "training": f"full-parameter SFT, {sft['epochs']} epochs, batch {sft['batch']}, learning rate "
+        "training": f"{_how(sft)}, {sft['epochs']} epochs, batch {sft['batch']}, learning rate "
         f"{sft['learning_rate']:g} ({sft['schedule']}, {sft['warmup_steps']} warm-up steps), "
         f"{training['steps']:,} steps, loss on completions {training['loss']['last']:.3f} at the end",
         "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ske_models.errors import UserError
 from ske_models.yaml_data import load_yaml
-from training.recipe import FOLDER, Sft
+from training.recipe import FOLDER
 from training.run_folder import RunFolder
 from training.settings.paths import file_at
+from training.settings.sft import Sft
 
 
 def settings(folder: RunFolder, n: int) -> Sft:

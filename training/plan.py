@@ -12,11 +12,11 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+from huggingface_hub.utils import disable_progress_bars
 from rich.console import Console
 from rich.table import Table
 
-from ske_models.files import read_json
-from training import domains
+from training import domains, memory
 from training import stage as stages
 from training.recipe import OpenAIJudge
 from training.run_folder import RunFolder
@@ -25,7 +25,7 @@ from training.settings.paths import folder_at
 PER_TABLE = 4  # rounds beside each other in 80 columns
 STATUS_PER_TABLE = 8
 MIXED = ("knowledge", "reasoning", "scoring_knowledge", "scoring_reasoning", "general")
-INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
 HUB_SECONDS = 1.0
 
 
@@ -44,9 +44,11 @@ def show(folder: RunFolder, rounds: Iterable[int]) -> None:
     numbers = list(columns)
     for start in range(0, len(numbers), PER_TABLE):
         _table(console, {n: columns[n] for n in numbers[start : start + PER_TABLE]})
-    size = _bytes(folder)
-    each = f"{size / 1e9:.3f} GB each" if size else "of a size that is known only with the network"
+    shapes = shapes_of(folder)
+    each = f"{shapes.bytes / 1e9:.3f} GB each" if shapes else "of a size that is known only with the network"
     _say(console, f"checkpoints: {folder.rounds}, {each}")
+    for line in memory.say(shapes, recipe.sft) if shapes else ():
+        _say(console, line)
     tasks, methods = len(recipe.evaluate.tasks), len(recipe.evaluate.methods)
     _say(console, f"evaluation: {tasks} tasks x {methods} methods x {folder.rounds + 1} checkpoints")
     tokens = analysis["input_tokens"] + analysis["output_tokens"]
@@ -166,32 +168,33 @@ def status(folder: RunFolder) -> None:
     _say(console, f"stages left: {left}" if left else "everything is done")
 
 
-def _bytes(folder: RunFolder) -> int | None:
-    """The size of a checkpoint on disk; None if it is not known without loading the model.
+def shapes_of(folder: RunFolder) -> memory.Shapes | None:
+    """The tensors of the checkpoint that the run starts from; None if they are not known without loading it.
 
-    The hub is asked for the list of files, for at most `HUB_SECONDS`: a plan is there at once, offline, too.
+    The hub is asked for the headers of the files, for at most `HUB_SECONDS`: a plan is there at once, also
+    offline.
     """
     model = folder.recipe.model
     name = str(model.base.checkpoint if model.base else model.checkpoint)
     revision = model.base.revision if model.base else model.revision
     start = domains.start(name) or folder_at(name) or folder.checkpoint(0)
-    if start.is_dir():
-        return sum(file.stat().st_size for file in start.glob("*.safetensors"))
-    cached = try_to_load_from_cache(name, INDEX, revision=revision)
-    if isinstance(cached, str):
-        return int(read_json(Path(cached))["metadata"]["total_size"])
-    found: list[int] = []
+    cached = try_to_load_from_cache(name, CONFIG, revision=revision) if not start.is_dir() else None
+    if start.is_dir() or isinstance(cached, str):
+        return memory.of_folder(start if start.is_dir() else Path(str(cached)).parent)
+    found: list[memory.Shapes] = []
     asking = threading.Thread(target=_ask_the_hub, args=(name, revision, found), daemon=True)
     asking.start()
     asking.join(HUB_SECONDS)
     return found[0] if found else None
 
 
-def _ask_the_hub(name: str, revision: str | None, found: list[int]) -> None:
+def _ask_the_hub(name: str, revision: str | None, found: list[memory.Shapes]) -> None:
     if constants.HF_HUB_OFFLINE:
         return
+    disable_progress_bars()
     try:
-        files = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=HUB_SECONDS).siblings
-    except (HfHubHTTPError, HTTPError, HFValidationError, OSError):
-        return  # no network, or no such model: then there is no size to be shown
-    found.append(sum(f.size or 0 for f in files or () if f.rfilename.endswith(".safetensors")))
+        files = HfApi().get_safetensors_metadata(name, revision=revision, timeout=HUB_SECONDS).files_metadata
+    except (HfHubHTTPError, HTTPError, HFValidationError, OSError, ValueError):
+        return  # no network, or no such model: then there is nothing to be shown
+    tensors = {key: (t.dtype, tuple(t.shape)) for file in files.values() for key, t in file.tensors.items()}
+    found.append(memory.Shapes(tensors))

@@ -2,8 +2,8 @@
 
     python training/round.py --recipe training/recipes/paper.yaml --dry-run
 
-The classes below are its reference: a field per line, its unit beside it. What is wrong in a file is reported
-with its line and what to write instead.
+The classes below, and that of `sft` (training/settings/sft.py), are its reference: a field per line, its unit
+beside it. What is wrong in a file is reported with its line and what to write instead.
 """
 
 # ruff: noqa: RUF012 (pydantic copies the defaults)
@@ -30,6 +30,7 @@ from training.domain import JudgeSettings, Source
 from training.settings.errors import explain
 from training.settings.parts import Arguments, by_tag
 from training.settings.paths import file_at
+from training.settings.sft import Sft
 from training.settings.strict import (
     Address,
     AtLeastOne,
@@ -171,28 +172,6 @@ class Select(Strict):
     threshold: Annotated[int, Field(ge=1, le=10)] = 8
     per_question: AtLeastOne | None = None  # at most, of a question's samples; equal texts count once
     kinds: list[str] | None = None  # of question, where questions have a kind; all
-
-
-class Sft(Strict):
-    """Full-parameter SFT. `batch` is in examples, over all processes; no packing."""
-
-    epochs: AtLeastOne = 2
-    batch: AtLeastOne = 32
-    per_device_batch: AtLeastOne | None = (
-        None  # without it: `batch` over the processes; the rest is accumulated
-    )
-    learning_rate: Positive = 2e-5
-    warmup_steps: Count = 100
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
-    max_length: AtLeastOne = 4_096  # tokens; longer examples are dropped and counted
-    bf16: bool = True  # autocast; the master weights are float32
-    save_steps: AtLeastOne = 200
-    gradient_checkpointing: bool = False
-    attention: Text | None = None  # transformers' attn_implementation; padding-free needs a flash one
-    padding_free: bool = False
-    accelerate: Text | None = None  # a config file for `accelerate launch`, or its name in recipes/accelerate
-    threads: AtLeastOne | None = None  # of a CPU
 
 
 class Mix(Strict):

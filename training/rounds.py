@@ -20,12 +20,12 @@ from rich.console import Console
 
 from ske_models.errors import UserError
 from ske_models.files import write_json
-from training import domains, launch, plan, recipe, stopping
+from training import domains, launch, memory, plan, recipe, stopping
 from training import stage as stages
 from training.data import chat_template, earlier
 from training.run_folder import RunFolder
 from training.settings.paths import folder_at
-from training.stages import Stage, base, judge
+from training.stages import Stage, base, evaluate, judge, sft
 
 console = Console(stderr=True, highlight=False)
 PATIENCE = 20.0  # seconds; the stage of a killed command ends sooner
@@ -52,6 +52,8 @@ def main() -> None:
         return
     with locked(folder.path):
         _begin(folder)
+        if len(rounds) > 1 or args.until in (None, sft.STAGE.name, evaluate.STAGE.name):
+            _check_memory(folder, rounds)
         _go(folder, rounds, args.until)
     if args.push:
         from training import card
@@ -137,6 +139,15 @@ def _begin(folder: RunFolder) -> None:
         _check_chat(source)
     start.unlink(missing_ok=True)
     start.symlink_to(source.resolve())
+
+
+def _check_memory(folder: RunFolder, rounds: list[int]) -> None:
+    """Raises UserError if a training that is yet to be done here cannot fit."""
+    base_sft = folder.recipe.model.base
+    if base_sft is not None and not stages.is_done(base.STAGE, folder, 0):
+        memory.check(plan.shapes_of(folder), base_sft.sft)
+    if not all(stages.is_done(sft.STAGE, folder, n) for n in rounds):
+        memory.check(plan.shapes_of(folder), folder.recipe.sft)
 
 
 def _check_chat(folder: Path) -> None:

@@ -3,10 +3,11 @@
     python -m training.stage sft runs/mine 1
     accelerate launch --config_file training/recipes/accelerate/fsdp2.yaml -m training.stage sft runs/paper 1
 
-The weights and Adam's state are float32, forward and backward run under bfloat16 autocast. The loss of a step
-is the mean over all completion tokens of its global batch, however that is split over processes and
-accumulation steps. A killed run goes on from its last whole checkpoint (round{n}/sft) and ends with the
-same weights; the result is moved to RUN/M{n} in one piece, and the checkpoints are deleted.
+What is trained (all weights, or the adapters of `training/lora.py`) and Adam's state are float32, forward and
+backward run under bfloat16 autocast. The loss of a step is the mean over all completion tokens of its global
+batch, however that is split over processes and accumulation steps. A killed run goes on from its last whole
+checkpoint (round{n}/sft) and ends with the same weights; the result is moved to RUN/M{n} in one piece, and
+the checkpoints are deleted.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from trl import SFTConfig, SFTTrainer
 from ske_models.errors import UserError
 from ske_models.files import read_jsonl, write_jsonl
 from ske_models.loading import reason, require_whole
-from training import card, domains
+from training import card, domains, lora
 from training.data.examples import IGNORED, encode, end_of_turn, load_tokenizer, order, set_template
 from training.launch import settings, split
 from training.run_folder import RunFolder
@@ -42,10 +43,10 @@ from training.run_folder import RunFolder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from training.recipe import Sft
+    from training.settings.sft import Sft
 
 STATE = "trainer_state.json"  # the trainer writes it last into a checkpoint
-ADAM = 3  # float32 numbers a parameter in a checkpoint: the weight and two moments
+ADAM = 3  # float32 numbers per trained parameter in a checkpoint: the weight and two moments
 LOGGED = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy")
 
 
@@ -53,7 +54,7 @@ def train(folder: RunFolder, n: int) -> dict[str, Any]:
     """Makes RUN/M{n} and returns its counts.
 
     Raises UserError: no start checkpoint, one without a chat template, no example (short enough), a batch
-    that cannot be split over the processes, too little disk space, a loss that is not finite.
+    that cannot be split over the processes, too little memory or disk space, a loss that is not finite.
     """
     sft, target, rows = (
         settings(folder, n),
@@ -72,9 +73,16 @@ def train(folder: RunFolder, n: int) -> dict[str, Any]:
     dataset, counts = examples(tokenizer, end, rows, sft, f"{folder.recipe.seed}-sft-{n}")
     model = load_model(parent, revision, sft)
     dtype = AutoConfig.from_pretrained(parent, revision=revision).dtype or torch.float32
-    check_space(folder.path, work, model.num_parameters(), dtype)
-
-    trainer = SFTTrainer(model=model, args=config, train_dataset=dataset, processing_class=tokenizer)
+    trainer = SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        peft_config=lora.configuration(sft.lora, model),
+    )
+    trained = sum(value.numel() for value in trainer.model.parameters() if value.requires_grad)
+    counts["trained_parameters"] = trained
+    check_space(folder.path, work, trained, trainer.model.num_parameters(), dtype)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Watch(f"sft of M{n}", sft))
@@ -88,6 +96,11 @@ def train(folder: RunFolder, n: int) -> dict[str, Any]:
         new = folder.path / f".M{n}.new"
         shutil.rmtree(new, ignore_errors=True)
         inner = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        if sft.lora is not None:
+            name = card.hub_name(folder, n) or f"M{folder.start(n)}"
+            lora.save_adapter(inner, weights, name, new / lora.ADAPTER)
+            inner = lora.merged(parent, revision, new / lora.ADAPTER)
+            weights = inner.state_dict()
         save(inner, weights, tokenizer, end, (parent, revision), dtype, new)
         card.write_lineage(folder, n, new, counts)
         card.write(folder, n, new)
@@ -155,13 +168,18 @@ def tokenizer_of(folder: RunFolder, n: int, parent: str, revision: str | None) -
 
 
 def load_model(parent: str, revision: str | None, sft: Sft) -> PreTrainedModel:
-    """In float32. Raises UserError if it cannot be loaded, or lacks a tensor."""
+    """In float32; frozen weights below adapters in their own type, where autocast computes in bfloat16.
+
+    Raises UserError if it cannot be loaded, or lacks a tensor, or cannot be loaded in 4 bits here.
+    """
+    quantization = lora.quantization(sft.lora)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             parent,
             revision=revision,
-            dtype=torch.float32,
+            dtype="auto" if sft.lora is not None and sft.bf16 else torch.float32,
             attn_implementation=sft.attention,
+            quantization_config=quantization,
             output_loading_info=True,
         )
     except Exception as error:
@@ -195,10 +213,13 @@ def examples(
     return Dataset.from_dict(columns).select(indices), counts
 
 
-def check_space(folder: Path, work: Path, parameters: int, dtype: torch.dtype) -> None:
+def check_space(folder: Path, work: Path, trained: int, parameters: int, dtype: torch.dtype) -> None:
     """Raises UserError if two of the trainer's checkpoints (a new one before the old one goes) and the result
-    do not fit; checkpoints that are there already count as free."""
-    needed = parameters * (2 * ADAM * 4 + dtype.itemsize)
+    do not fit; checkpoints that are there already count as free.
+
+    trained: how many of the model's `parameters` (adapters included) are trained and so in a checkpoint.
+    """
+    needed = trained * 2 * ADAM * 4 + parameters * dtype.itemsize
     there = sum(file.stat().st_size for file in work.rglob("*") if file.is_file()) if work.is_dir() else 0
     free = shutil.disk_usage(folder).free + there
     if free < needed:
@@ -290,7 +311,7 @@ class Watch(TrainerCallback):
 
 
 def _log(trainer: SFTTrainer, sft: Sft, n_examples: int) -> list[dict[str, Any]]:
-    """A row a step; `epoch` counts passes over the examples."""
+    """A row per step; `epoch` counts passes over the examples."""
     return [
         {"step": row["step"], "epoch": round(row["step"] * sft.batch / n_examples, 3)}
         | {name: row[name] for name in LOGGED}

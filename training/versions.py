@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 from functools import cache
 
-LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "lm-eval", "openai", "vllm")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "lm-eval", "openai", "vllm")
 
 
 @cache

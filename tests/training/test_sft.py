@@ -25,6 +25,7 @@ from ske_models import embedded, files
 from training import card, launch, recipe, trainer
 from training.data import examples
 from training.run_folder import RunFolder
+from training.settings.sft import Sft
 from training.stages import base
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +59,7 @@ def make(folder, start, rows=ROWS, **settings):
     """A run whose round 1 has its SFT set."""
     world = recipe.load("world")
     first = recipe.Round(judge="judge", questions=10, mix=recipe.Mix())
-    chosen = {"sft": recipe.Sft(**{**SFT, **settings}), "rounds": [first], "prompts": "default"}
+    chosen = {"sft": Sft(**{**SFT, **settings}), "rounds": [first], "prompts": "default"}
     run = RunFolder(folder, world.model_copy(update=chosen))
     files.write_json(folder / "recipe.json", run.recipe.model_dump(mode="json"))
     files.write_jsonl(run.round(1) / "sft.jsonl", rows)
@@ -316,7 +317,7 @@ def test_m0_from_a_base_model(tiny_llama, tmp_path):
             source="dataset", path=str(tmp_path / "chats.jsonl"), column="conversations"
         ),
         chat_template=str(tmp_path / "chat.jinja"),
-        sft=recipe.Sft(**SFT),
+        sft=Sft(**SFT),
     )
     run = make(tmp_path / "run", None)
     run = RunFolder(run.path, run.recipe.model_copy(update={"model": recipe.Model(base=made)}))
@@ -406,7 +407,7 @@ def test_mistakes(tiny_llama, tmp_path, spoil, settings, message):
 
 def test_no_disk_space(tmp_path):
     with pytest.raises(SystemExit, match=r"GB are free, 26,000\.0 GB are needed for two checkpoints"):
-        trainer.check_space(tmp_path, tmp_path / "sft", 10**12, torch.bfloat16)
+        trainer.check_space(tmp_path, tmp_path / "sft", 10**12, 10**12, torch.bfloat16)
 
 
 def test_too_long_ones_are_left_out_and_counted(tiny_llama):
@@ -414,7 +415,7 @@ def test_too_long_ones_are_left_out_and_counted(tiny_llama):
     end = examples.end_of_turn(tokenizer)
     lengths = [len(ids) for ids, _ in examples.encode(tokenizer, end, ROWS)]
     limit = sorted(lengths)[30]
-    data, counts = trainer.examples(tokenizer, end, ROWS, recipe.Sft(**{**SFT, "max_length": limit}), "1")
+    data, counts = trainer.examples(tokenizer, end, ROWS, Sft(**{**SFT, "max_length": limit}), "1")
     assert counts["too_long"] == sum(length > limit for length in lengths) > 0
     assert max(map(len, data["input_ids"])) == limit
     assert math.ceil(counts["examples"] / 8) * 8 == counts["seen"] == len(data)
