@@ -28,6 +28,7 @@ from ske_models.yaml_data import Lines, load_with_lines
 from training import domains
 from training.domain import JudgeSettings, Source
 from training.settings.errors import explain
+from training.settings.key import KeyJudge
 from training.settings.parts import Arguments, by_tag
 from training.settings.paths import file_at
 from training.settings.sft import Sft
@@ -58,12 +59,22 @@ class DatasetQuestions(Source):
     config: Text | None = None
     split: Text = "train"
     column: Text = "question"
+    choices: Text | Annotated[list[Text], Field(min_length=1)] | None = (
+        None  # of options; several: one in each
+    )
+    answer: Text | None = None  # the column of the key (training/data/keys.py has the forms)
     rows: AtLeastOne | None = None  # at most; the first ones
 
     @property
     def label(self) -> str:
-        """With the path."""
-        return f"dataset:{self.path}"
+        """With the path, and the configuration where there is one."""
+        return f"dataset:{self.path}" + (f"/{self.config}" if self.config else "")
+
+    @model_validator(mode="after")
+    def _key(self) -> DatasetQuestions:
+        if self.choices is not None and self.answer is None:
+            raise ValueError("`choices` needs `answer`, the column of the right one")
+        return self
 
 
 class PassageQuestions(Source):
@@ -95,6 +106,11 @@ def _test_set(name: str) -> str:
         expected = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
         raise PydanticKnownError("literal_error", {"expected": expected})
     return name
+
+
+def has_key(source: Source) -> bool:
+    """Whether the answers to its questions are known."""
+    return isinstance(source, DatasetQuestions) and source.answer is not None
 
 
 class Questions(Strict):
@@ -162,7 +178,9 @@ class OpenAIJudge(JudgeSettings):
         return self
 
 
-Judge = Annotated[SerializeAsAny[JudgeSettings], by_tag("kind", (OpenAIJudge,), lambda domain: domain.judge)]
+Judge = Annotated[
+    SerializeAsAny[JudgeSettings], by_tag("kind", (OpenAIJudge, KeyJudge), lambda domain: domain.judge)
+]
 
 
 class Select(Strict):
@@ -260,6 +278,17 @@ class Recipe(Strict):
     rounds: Annotated[list[Round], Field(min_length=1)]
     evaluate: Evaluate
     analysis: Analysis = Analysis()
+
+    @model_validator(mode="after")
+    def _keys(self) -> Recipe:
+        if isinstance(self.judge, KeyJudge):
+            if not any(has_key(source) for source in self.questions.sources):
+                raise ValueError(
+                    "judge: {kind: key} needs a question source with `answer`, the column of its key"
+                )
+            if self.analysis.items:
+                raise ValueError("analysis.items: a key scores no text of the evaluation; write 0")
+        return self
 
     @property
     def hash(self) -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ske_models.errors import UserError
 from ske_models.files import Row, read_jsonl
+from ske_models.method import Question, Shot
 from ske_models.reply import DEFAULT, Marks, reply_of
 
 KINDS: tuple[Literal["knowledge", "reasoning"], ...] = ("knowledge", "reasoning")
@@ -136,6 +137,12 @@ def rows_of(file: Path, model: type[BaseModel]) -> list[Row]:
     for row in rows:
         _checked(model, row, file)
     return rows
+
+
+def as_question(row: Row, shots: tuple[Shot, ...] = ()) -> Question:
+    """The question of a row as the tasks of the evaluation put it; `shots` are shown to M0 only."""
+    text = row["question"]
+    return Question((), text, text, row["ending"], shots=shots, stem=row.get("stem", ""))
 
 
 def replies(row: Row, marks: Marks) -> Row:

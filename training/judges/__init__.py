@@ -1,1 +1,1 @@
-"""The judges: an OpenAI-compatible endpoint, and the model itself (`training/stages/judge.py`)."""
+"""The judges: an OpenAI-compatible endpoint, an answer key, the model itself (`training/stages/judge.py`)."""

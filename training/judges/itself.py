@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lm_eval.api.instance import Instance
-
 from ske_models.files import Row
 from ske_models.fingerprint import digest
-from ske_models.records import Request, measured, prompt_tokens
 from ske_models.reply import Marks
 from training.data.windows import in_windows
-from training.engine import CheckpointEngine, identity, load_engine
+from training.engine import identity, load_engine
 from training.judges.verdict import AGAIN, Verdict, read_verdict
+from training.judges.writing import at, write
 from training.run_folder import RunFolder
 
 
@@ -33,12 +31,17 @@ def ask(
     size = folder.recipe.generation.window
     windows = [prompts[start : start + size] for start in range(0, len(prompts), size)]
     engines = load_engine(folder, checkpoint) if prompts else []
-    greedy, sampled = ([_at(engine, heat) for engine in engines] for heat in (0.0, AGAIN))
+    greedy, sampled = ([at(engine, heat) for engine in engines] for heat in (0.0, AGAIN))
+    limit = folder.recipe.generation.max_verdict_tokens
 
     def work(worker: int, index: int, window: Sequence[str]) -> list[Row]:
-        rows = _write(greedy[worker], window, "judge", checkpoint, index)
+        chats = [[{"role": "user", "content": text}] for text in window]
+        first = write(greedy[worker], chats, limit, "judge", checkpoint, index)
+        rows = [row | {"attempts": 1} for row in first]
         again = [place for place, row in enumerate(rows) if _read(row, folder.marks).score is None]
-        second = _write(sampled[worker], [window[place] for place in again], "judge again", checkpoint, index)
+        second = write(
+            sampled[worker], [chats[place] for place in again], limit, "judge again", checkpoint, index
+        )
         for place, row in zip(again, second, strict=True):
             for name in ("input", "output"):
                 row[name] += rows[place][name]
@@ -51,40 +54,6 @@ def ask(
     parts.unlink()
     spent = {name: sum(row[name] for row in rows) for name in ("input", "output")}
     return [_read(row, folder.marks) for row in rows], {"tokens": spent}
-
-
-def _at(engine: CheckpointEngine, temperature: float) -> CheckpointEngine:
-    """The same engine with another temperature than that of the recipe's generation."""
-    generation = engine.recipe.generation.model_copy(update={"temperature": temperature})
-    recipe = engine.recipe.model_copy(update={"generation": generation})
-    return CheckpointEngine(engine.inner, recipe, engine.name)
-
-
-def _write(engine: CheckpointEngine, window: Sequence[str], *seed: str | int) -> list[Row]:
-    """A verdict's text for each prompt: {"text", "truncated", "attempts": 1, "input", "output" (tokens)}.
-
-    A backend that cannot tell lengths counts no tokens, and its texts are taken to be whole.
-    """
-    if not window:
-        return []
-    limit = engine.recipe.generation.max_verdict_tokens
-    settings = engine.settings(limit, *seed)
-    origin = Instance("generate_until", {}, ("", {}), 0)
-    chats = [engine.render([{"role": "user", "content": text}], chat=True) for text in window]
-    requests = [Request("judge", chat, settings, limit, "", origin) for chat in chats]
-    rows = []
-    for request, text in zip(requests, engine.generate(requests, lambda *_: ()), strict=True):
-        wrote, truncated = measured(engine, request, text)
-        rows.append(
-            {
-                "text": text,
-                "truncated": bool(truncated),
-                "attempts": 1,
-                "input": prompt_tokens(engine, request, text),
-                "output": wrote or 0,
-            }
-        )
-    return rows
 
 
 def _read(row: Row, marks: Marks) -> Verdict:

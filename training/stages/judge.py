@@ -2,17 +2,18 @@
 
     python -m training.stage judge runs/mine 1      # round1/written.jsonl -> round1/scores.jsonl
 
-Who judges is a role of the recipe (`training/judges/`): `openai`, a domain that knows the truth, or the
-model that wrote the texts (`itself.py`). A verdict without a clear score is requested once more, sampled, so
-that a greedy model says something else, too; a reminder would get a bare score, and the next models learn
-from the critiques. What is then without a score is left out and counted. Equal texts are judged once.
+Who judges is a role of the recipe (`training/judges/`): `openai`, an answer `key`, a domain that knows the
+truth, or the model that wrote the texts (`itself.py`). A verdict without a clear score is requested once
+more, sampled, so that a greedy model says something else, too; a reminder would get a bare score, and the
+next models learn from the critiques. What is then without a score is left out and counted. Equal texts are
+judged once.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +22,11 @@ from ske_models.files import Row, write_jsonl
 from ske_models.prompts import PromptSet
 from ske_models.prompts import load as load_prompts
 from training import domains
-from training.data.texts import TextRow, replies, rows_of
+from training.data.texts import QuestionRow, TextRow, replies, rows_of
 from training.judges.verdict import Verdict
 from training.recipe import OpenAIJudge, Recipe
 from training.run_folder import RunFolder
+from training.settings.key import KeyJudge
 from training.stages import Stage, checkpoint_files, part, prompting
 
 Kind = Literal["knowledge", "reasoning"]
@@ -108,10 +110,13 @@ def judge_texts(
     items: Sequence[Judged],
     path: Path,
     label: str,
+    questions: Mapping[str, Row] | None = None,
 ) -> Judging:
     """Has every item judged: by the recipe's judge, or by M`n_checkpoint` itself.
 
-    path: a file of the run; it names the unfinished work beside it, and what was paid for; it is not written.
+    questions: id -> row of questions.jsonl, where a key has the answers; M`n_checkpoint` answers with what
+    is judged then. path: a file of the run; it names the unfinished work beside it, and what was paid for;
+    it is not written.
     label: of the progress bar. Raises UserError: no key, an endpoint that refuses, deadline or spending cap
     reached (what was answered is kept: the same call goes on), no such checkpoint, a question that a
     domain's judge cannot know.
@@ -132,6 +137,10 @@ def judge_texts(
         stage = path.relative_to(folder.path).as_posix()
         book = folder.path / "judge.sqlite"
         verdicts, spent = judge_openai.ask(folder.recipe.judge, texts, book, stage, label)
+    elif isinstance(folder.recipe.judge, KeyJudge):
+        from training.judges import key
+
+        verdicts, spent = key.ask(folder, n_checkpoint, distinct, questions or {}, path, label)
     else:
         domain = domains.named(folder.recipe.judge.kind)
         assert domain is not None  # the recipe was checked
@@ -158,9 +167,9 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     whole = [row for row in written if _whole(row)]
     items = [_judged(row, kind) for row in whole for kind in KINDS]
     path = folder.round(n) / "scores.jsonl"
-    judging = judge_texts(
-        folder, folder.settings(n).judge, folder.writer(n), items, path, f"judge, round {n}"
-    )
+    role, label = folder.settings(n).judge, f"judge, round {n}"
+    questions = _questions(folder, n) if _by_key(folder, n) else None
+    judging = judge_texts(folder, role, folder.writer(n), items, path, label, questions)
     samples = [row["sample"] for row in whole for _ in KINDS]
     rows = [
         {
@@ -221,20 +230,35 @@ def estimate_texts(recipe: Recipe, texts: int, itself: bool) -> dict[str, Any]:
         if judge.usd_per_million:
             prices = judge.usd_per_million.items()
             counts["usd"] = sum(counts[f"{name}_tokens"] * price / 1e6 for name, price in prices)
+    elif isinstance(judge, KeyJudge):  # answers with each knowledge
+        shown = generation.max_question_tokens + prompts.knowledge_tokens
+        answers = texts * judge.samples
+        written = answers * generation.max_reasoning_tokens
+        counts |= {"input_tokens": answers * shown, "output_tokens": written}
     return counts
 
 
+def _by_key(folder: RunFolder, n: int) -> bool:
+    return isinstance(folder.recipe.judge, KeyJudge) and folder.settings(n).judge == "judge"
+
+
+def _questions(folder: RunFolder, n: int) -> dict[str, Row]:
+    return {row["id"]: row for row in rows_of(folder.round(n) / "questions.jsonl", QuestionRow)}
+
+
 def _inputs(folder: RunFolder, n: int) -> list[Path]:
+    by_key, files = _by_key(folder, n), [folder.round(n) / "written.jsonl"]
+    files += [folder.round(n) / "questions.jsonl"] if by_key else []
     itself = folder.settings(n).judge == "self"
-    return [
-        folder.round(n) / "written.jsonl",
-        *(checkpoint_files(folder, folder.writer(n)) if itself else []),
-    ]
+    return files + (checkpoint_files(folder, folder.writer(n)) if itself or by_key else [])
 
 
 def _settings(folder: RunFolder, n: int) -> dict[str, Any]:
     role = folder.settings(n).judge
-    return part(folder, "generation" if role == "self" else "judge") | prompting(folder) | {"role": role}
+    sections = (
+        ["generation", "judge"] if _by_key(folder, n) else ["generation" if role == "self" else "judge"]
+    )
+    return part(folder, *sections) | prompting(folder) | {"role": role}
 
 
 def _says(counts: dict[str, Any]) -> str:

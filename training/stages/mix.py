@@ -19,11 +19,11 @@ from typing import Any
 
 from ske_models.errors import UserError
 from ske_models.files import Row, write_jsonl
-from ske_models.method import Message, Question, answer_messages, knowledge_messages
+from ske_models.method import Message, answer_messages, knowledge_messages
 from ske_models.reply import reply_of
 from training import domains
 from training.data.sources import chats
-from training.data.texts import ScoredRow, SelectedRow, TextRow, replies, rows_of
+from training.data.texts import ScoredRow, SelectedRow, TextRow, as_question, replies, rows_of
 from training.recipe import DatasetChats
 from training.run_folder import RunFolder
 from training.stages import Stage, part, prompting
@@ -91,17 +91,12 @@ def _selected(folder: RunFolder, n: int) -> list[Row]:
     return rows
 
 
-def _asked(row: Row) -> Question:
-    """The question as the harness' tasks put it, zero-shot."""
-    return Question((), row["question"], row["question"], row["ending"])
-
-
 def _explicit(folder: RunFolder, rows: Sequence[Row], thoughts: bool) -> tuple[list[Row], list[Row]]:
     """The two steps of each selected text; with what the model thought before each, if `thoughts`."""
     prompts, layout = folder.prompts, folder.recipe.layout
     knowledge, reasoning = [], []
     for row in rows:
-        question, name = _asked(row), f"{row['id']}.{row['sample']}"
+        question, name = as_question(row), f"{row['id']}.{row['sample']}"
         reply = replies(row, folder.marks)
         learned = row if thoughts else reply
         asked = knowledge_messages(question, prompts)
@@ -118,7 +113,7 @@ def _cot(folder: RunFolder, rows: Sequence[Row]) -> list[Row]:
         _example(
             "reasoning",
             f"{row['id']}.{row['sample']}",
-            answer_messages(_asked(row), prompts, "cot", layout, None),
+            answer_messages(as_question(row), prompts, "cot", layout, None),
             as_cot(row["knowledge"], row["reasoning"]),
         )
         for row in (replies(row, folder.marks) for row in rows)

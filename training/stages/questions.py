@@ -22,14 +22,15 @@ from ske_models.files import Row, write_jsonl
 from ske_models.fingerprint import digest
 from ske_models.reply import reply_of
 from training import domains
-from training.data import asking, passages
+from training.data import asking, keys, passages
 from training.data.overlap import NearDuplicates, TestItems
 from training.data.shots import of_round as shots_of
 from training.data.sources import rows as column
 from training.data.texts import PassageRow, QuestionRow, rows_of
 from training.domain import Source
-from training.recipe import DatasetQuestions, PassageQuestions, Recipe
+from training.recipe import DatasetQuestions, PassageQuestions, Recipe, has_key
 from training.run_folder import RunFolder
+from training.settings.key import KeyJudge
 from training.stages import Stage, checkpoint_files, part, prompting
 
 log = logging.getLogger(__name__)
@@ -41,18 +42,21 @@ LEAST_YIELD = 0.25  # questions of a passage that are reckoned with, at least
 def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Writes the questions of round n and what was dropped, and returns the counts.
 
-    Rows: {"id", "question", "ending", "source", "round"}, and "gold" and "kind" where the source knows it.
+    Rows: {"id", "question", "ending", "source", "round"}; "gold" and "kind" of a domain's, "stem" and "key"
+    (training/data/keys.py) of those with a known answer. A round that the key judges has no others.
     Raises UserError: a source cannot be read or has no question left, an earlier round has none.
     """
     recipe = folder.recipe
     earlier = [row for k in range(1, n) for row in rows_of(folder.round(k) / "questions.jsonl", QuestionRow)]
     sources = recipe.questions.sources
     pools = [_pool(recipe, place) for place in range(len(sources))]
+    places = _places(folder, n)
     sieve = _Sieve(recipe, earlier, [row["question"] for pool in pools for row in pool])
     wanted = folder.settings(n).questions
     taken = {}
-    for place, source in enumerate(sources):
-        share = wanted // len(sources) + (place < wanted % len(sources))
+    for turn, place in enumerate(places):
+        source = sources[place]
+        share = wanted // len(places) + (turn < wanted % len(places))
         if isinstance(source, PassageQuestions):
             count = _from_passages(folder, n, place, source, share, sieve)
         else:
@@ -71,7 +75,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     if len(sieve.taken) < wanted:
         log.warning("round %d: only %s", n, found)
     random.Random(f"{recipe.seed}-questions-{n}").shuffle(sieve.taken)
-    rows = [row | {"ending": recipe.questions.ending, "round": n} for row in sieve.taken]
+    rows = [{"ending": recipe.questions.ending} | row | {"round": n} for row in sieve.taken]
     write_jsonl(folder.round(n) / "questions.jsonl", rows)
     return {
         "wanted": wanted,
@@ -81,6 +85,13 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
         "used_before": sieve.used,
         "test_items": len(sieve.test),
     }
+
+
+def _places(folder: RunFolder, n: int) -> list[int]:
+    """Which sources round `n` takes questions from."""
+    sources = folder.recipe.questions.sources
+    by_key = isinstance(folder.recipe.judge, KeyJudge) and folder.settings(n).judge == "judge"
+    return [place for place, source in enumerate(sources) if not by_key or has_key(source)]
 
 
 def available(recipe: Recipe) -> dict[str, int]:
@@ -124,8 +135,8 @@ class _Sieve:
         if row["id"] in self._used:
             self.used += 1
             return False
-        if not row["question"]:
-            self.drop(row, "empty", "")
+        if not row["question"] or row.get("key", row) is None:
+            self.drop(row, "no key" if row["question"] else "empty", "")
             return False
         of = self.test.resembles(row["question"])
         if of is not None:
@@ -156,6 +167,12 @@ def _pool(recipe: Recipe, place: int) -> list[Row]:
         drawn = domain.questions.draw(source, rng)
         # "id", "question", "source", and what the domain knows of it
         return [{"id": row["id"], "question": row["question"], "source": source.label} | row for row in drawn]
+    if source.answer is not None:
+        named = {source.column, source.answer}
+        named |= set([source.choices] if isinstance(source.choices, str) else source.choices or ())
+        keyed = list(keys.candidates(source, {name: _column(source, name) for name in sorted(named)}))
+        rng.shuffle(keyed)
+        return keyed
     texts = [value.strip() if isinstance(value, str) else "" for value in _column(source)]
     rng.shuffle(texts)
     return [{"id": digest(text), "question": text, "source": source.label} for text in texts]
@@ -199,9 +216,9 @@ def _from_passages(
     return taken
 
 
-def _column(source: Source) -> Any:
+def _column(source: Source, name: str | None = None) -> Any:
     assert isinstance(source, DatasetQuestions | PassageQuestions)  # those that have a path
-    return column(source.path, source.config, source.split, source.column, source.rows)
+    return column(source.path, source.config, source.split, name or source.column, source.rows)
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -210,17 +227,18 @@ def _listed(counts: dict[str, int]) -> str:
 
 def _inputs(folder: RunFolder, n: int) -> list[Path]:
     earlier = [folder.round(k) / "questions.jsonl" for k in range(1, n)]
-    return earlier + (checkpoint_files(folder, folder.writer(n)) if _asks(folder) else [])
+    return earlier + (checkpoint_files(folder, folder.writer(n)) if _asks(folder, n) else [])
 
 
 def _settings(folder: RunFolder, n: int) -> dict[str, Any]:
-    said = part(folder, "questions", *(["generation"] if _asks(folder) else [])) | prompting(folder)
+    said = part(folder, "questions", *(["generation"] if _asks(folder, n) else [])) | prompting(folder)
     return said | shots_of(folder, n) | {"count": folder.settings(n).questions}
 
 
-def _asks(folder: RunFolder) -> bool:
-    """Whether a model writes questions here."""
-    return any(isinstance(source, PassageQuestions) for source in folder.recipe.questions.sources)
+def _asks(folder: RunFolder, n: int) -> bool:
+    """Whether a model writes questions of round `n`."""
+    sources = folder.recipe.questions.sources
+    return any(isinstance(sources[place], PassageQuestions) for place in _places(folder, n))
 
 
 def _says(counts: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from lm_eval.api.instance import Instance
 from ske_models.errors import UserError
 from ske_models.files import Row, file_digest, read_jsonl
 from ske_models.fingerprint import digest
-from ske_models.method import Question, Shot
+from ske_models.method import Shot
 from ske_models.pipeline import Pipeline
 from ske_models.prompts import load as load_prompts
 from ske_models.records import Item
@@ -24,6 +24,7 @@ from ske_models.reply import Marks, split_thought
 from ske_models.store import Store
 from training.data.shots import load as load_shots
 from training.data.shots import of_round as shots_of
+from training.data.texts import as_question
 from training.data.windows import in_windows
 from training.recipe import Recipe
 from training.run_folder import RunFolder
@@ -118,7 +119,7 @@ def _sample(
     )
     items = [
         Item(
-            Question((), row["question"], row["question"], row["ending"], shots=shots),
+            as_question(row, shots),
             answer_settings,
             answer_limit,
             Instance("generate_until", row, ("", {}), 0),
@@ -129,8 +130,7 @@ def _sample(
         {
             "id": row["id"],
             "sample": sample,
-            "question": row["question"],
-            "ending": row["ending"],
+            **{name: row[name] for name in ("question", "ending", "stem") if name in row},
             "knowledge": answer.knowledge.text if answer.knowledge else "",
             "reasoning": str(answer),
             "truncated": {text: answer.trace["truncated"][step] for text, step in STEPS.items()},
