@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from rich.markup import escape
 from rich.table import Table
@@ -18,6 +18,7 @@ from ske_models.errors import UserError
 from ske_tasks.compare.paired import Paired, mcnemar
 from ske_tasks.compare.runs import Item, Run
 
+BESIDE = 4  # runs that fit beside each other
 SHOWN = 5  # names of items in an error, or settings of one kind
 
 
@@ -107,7 +108,9 @@ def differences(runs: Sequence[Run]) -> list[str]:
 
 
 def accuracies(found: Comparison) -> Table:
-    """A row per benchmark, the average, and the costs; a column per run."""
+    """A row per benchmark, the average, and the costs; a column per run. Of many runs, a row per run."""
+    if len(found.runs) > BESIDE:
+        return _a_row_per_run(found)
     table = Table(title="Accuracy in percent [95 % interval]")
     table.add_column("")
     table.add_column("n", justify="right")
@@ -123,6 +126,30 @@ def accuracies(found: Comparison) -> Table:
     table.add_section()
     for name, cells in costs(found).items():
         table.add_row(name, "", *cells)
+    return table
+
+
+def _a_row_per_run(found: Comparison) -> Table:
+    """As the main table of a paper: models and methods below each other, benchmarks beside each other."""
+    groups = found.pairs.groups
+    few = len(groups) <= 2
+    table = Table(title="Accuracy in percent" + (" [95 % interval]" if few else ""))
+    table.add_column("", no_wrap=True)
+    for group in groups:
+        n = found.pairs.accuracy(group, 0).n
+        table.add_column(f"{escape(group.removeprefix('ske_'))}\nn {n:,}", justify="right")
+    if len(groups) > 1:
+        table.add_column("average", justify="right")
+    spent = costs(found)
+    for cost in spent:
+        table.add_column(cost, justify="right")
+    for run, name in enumerate(found.names):
+        values = [found.pairs.accuracy(group, run) for group in groups]
+        values += [found.pairs.average(run)] if len(groups) > 1 else []
+        cells = [str(value) if few else f"{value.mean:.1f}" for value in values]
+        cells += [of_runs[run] for of_runs in spent.values()]
+        ends = run + 1 < len(found.runs) and found.runs[run + 1].name != found.runs[run].name
+        table.add_row(escape(name), *cells, end_section=ends)
     return table
 
 
@@ -144,21 +171,39 @@ def costs(found: Comparison) -> dict[str, list[str]]:
 
 
 def paired(found: Comparison) -> Table:
-    """A section for each two runs: how far the second is ahead of the first, by benchmark and on average."""
+    """A section for each two runs: how far the second is ahead of the first, by benchmark and on average.
+
+    Of many runs, those two that differ in one respect (`_pairs`), and on average alone.
+    """
     table = Table(title="Question by question: second minus first, in points")
     for name in ("", "difference [95 % interval]", "gained", "lost", "p (McNemar, exact)"):
         table.add_column(name, justify="right" if name else "left")
-    for base, run in combinations(range(len(found.runs)), 2):
-        table.add_section()
-        table.add_row(f"[bold]{escape(found.names[run])} - {escape(found.names[base])}")
-        groups: list[str | None] = [*found.pairs.groups]
-        for group in groups + ([None] if len(groups) > 1 else []):
+    many = len(found.runs) > BESIDE
+    groups: list[str | None] = [*found.pairs.groups]
+    shown = [*([] if many and len(groups) > 1 else groups), *([None] if len(groups) > 1 else [])]
+    for base, run in _pairs(found.runs) if many else combinations(range(len(found.runs)), 2):
+        name = f"{escape(found.names[run])} - {escape(found.names[base])}"
+        if not many:
+            table.add_section()
+            table.add_row(f"[bold]{name}")
+        for group in shown:
             gained, lost = found.pairs.flips(run, base, group)
             points = found.pairs.difference(run, base, group)
-            table.add_row(
-                f"  {group or 'average'}", str(points), str(gained), str(lost), p_value(gained, lost)
-            )
+            first = name if many else f"  {group or 'average'}"
+            table.add_row(first, str(points), str(gained), str(lost), p_value(gained, lost))
     return table
+
+
+def _pairs(runs: Sequence[Run]) -> list[tuple[int, int]]:
+    """Of many runs those two that are worth a look: the methods of each folder; and by each method every
+    folder against the one before it, and the last against the first (M1 - M0, M2 - M1, ..., M4 - M0)."""
+    found = [
+        (base, run) for base, run in combinations(range(len(runs)), 2) if runs[base].name == runs[run].name
+    ]
+    for label in dict.fromkeys(run.label for run in runs):
+        same = [place for place, run in enumerate(runs) if run.label == label]
+        found += dict.fromkeys([*pairwise(same), (same[0], same[-1])])
+    return [(base, run) for base, run in dict.fromkeys(found) if base != run]
 
 
 def p_value(gained: int, lost: int) -> str:

@@ -238,6 +238,37 @@ def test_opencompass_runs_are_read_and_scores_that_do_not_add_up_refused(tmp_pat
         read(tmp_path / "three")
 
 
+def test_checkpoints_by_methods_are_shown_as_a_paper_does(tmp_path):
+    tasks = ("ske_a", "ske_b", "ske_c")
+    for k in range(3):
+        for second, method in enumerate(("direct", "explicit")):
+            samples = {
+                task: [sample(task, i, (i + second) % 5 < place + k, method) for i in range(10)]
+                for place, task in enumerate(tasks)
+            }
+            lm_eval_run(tmp_path / f"M{k}", samples, method, f"2026-01-01T00-00-0{second}.000001")
+    done = subprocess.run(
+        [sys.executable, "-m", "ske_tasks.compare", *(str(tmp_path / f"M{k}") for k in range(3))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("│")[1:-1] for line in done.stdout.splitlines() if line.startswith("│")]
+    rows = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+    assert [name for name in rows if " - " not in name] == [
+        f"M{k} ({method})" for k in range(3) for method in ("direct", "explicit")
+    ]
+    # of 10 answers 2 x (place + k) are right
+    assert rows["M2 (direct)"][:4] == ["40.0", "60.0", "80.0", "60.0"]
+    assert "…" not in done.stdout
+    assert rows["M2 (explicit) - M0 (explicit)"][0].startswith("40.0 [")
+    pairs = {tuple(name.split(" - ")) for name in rows if " - " in name}
+    assert ("M1 (explicit)", "M1 (direct)") in pairs
+    assert ("M2 (explicit)", "M0 (direct)") not in pairs
+    assert len(pairs) == 3 + 2 * 3
+
+
 def test_what_is_no_run_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no run of lm-eval"):
         read(tmp_path)
