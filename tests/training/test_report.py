@@ -23,6 +23,7 @@ from ske_models.files import read_json, read_jsonl, write_json, write_jsonl
 from ske_tasks.intervals import interval
 from ske_tasks.world import default_world, oracle, questions
 from training.reporting import analysis, report
+from training.reporting.page_accuracy import NAMES
 from training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,6 +165,30 @@ def test_several_tasks_have_an_average_of_tasks(tmp_path):
         each = [float(text) for text in re.findall(r"[\d.]+", page.column(f"accuracy-{task}", "explicit")[4])]
         halves.append((each[2] - each[1]) / 2)
     assert (high - low) / 2 == pytest.approx((halves[0] ** 2 + halves[1] ** 2) ** 0.5 / 2, abs=0.11)
+
+
+def test_the_main_table_is_that_of_the_paper(tmp_path):
+    six = ("ske_mmlu", "ske_agieval", "ske_arc_e", "ske_arc_c", "ske_bbh", "ske_nq")
+    run = synthetic_run.make(tmp_path, tasks=six, items=20)
+    page = made(run)
+    # M0 direct, M0 CoT, M0 explicit, M1 direct, ...
+    order = [(k, method) for k in range(5) for method in ("direct", "cot", "explicit")]
+    accuracies = {
+        task: [read_json(run.results(k) / f"{task}.{m}.json")["metrics"]["acc"] for k, m in order]
+        for task in six
+    }
+    for task in six:
+        shown = page.column("main", task.removeprefix("ske_"))
+        assert shown == [f"{100 * accuracy:.1f}" for accuracy in accuracies[task]]
+    means = [sum(one) / 6 for one in zip(*accuracies.values(), strict=True)]
+    assert page.column("main", "average") == [f"{100 * mean:.1f}" for mean in means]
+    console = Console(width=80, record=True, highlight=False)
+    console.print(report.summary_table(run))
+    said = console.export_text()
+    assert "…" not in said
+    assert re.findall(r"M\d \w+", said) == [f"M{k} {NAMES[method]}" for k, method in order]
+    (run.results(4) / "ske_nq.explicit.json").unlink()
+    assert made(run).column("main", "average")[-1] == "–"
 
 
 @pytest.mark.parametrize(

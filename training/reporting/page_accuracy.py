@@ -78,24 +78,35 @@ def section(folder: RunFolder, found: Results) -> dict[str, Any]:
         "average": (AVERAGE, "explicit") in accuracies,
         "differences": differences,
         "kinds": kinds,
-        "harness": _harness(found),
+        "main": main_table(found),
         "not_evaluated": missing,
     }
 
 
-def _harness(found: Results) -> dict[str, Any] | None:
-    """lm-eval's own accuracy: over subsets, where a task has some."""
-    said: dict[tuple[str, str], dict[int, str]] = {}
-    for (task, method, k), result in found.items():
-        if "acc" in result.metrics:
-            said.setdefault((task, method), {})[k] = f"{100 * result.metrics['acc']:.2f}"
-    checkpoints = sorted({k for series in said.values() for k in series})
-    rows = [
-        [f"{task}, {NAMES[method]}", *(series.get(k, NONE) for k in checkpoints)]
-        for (task, method), series in said.items()
-    ]
-    caption = "As lm-eval itself prints it (where a task has subsets: the mean over them)"
-    return table("harness", ["", *(f"M{k}" for k in checkpoints)], rows, caption) if rows else None
+def main_table(found: Results) -> dict[str, Any] | None:
+    """As the paper's main table: a row per checkpoint and method, a column per task, and the average.
+
+    The numbers are those that lm-eval prints: of a task with subsets, the mean over them. The average counts
+    every task the same, and is of all tasks or none.
+    """
+    said = {key: result.metrics["acc"] for key, result in found.items() if "acc" in result.metrics}
+    if not said:
+        return None
+    named = list(dict.fromkeys(task for task, _, _ in said))
+    used = [method for method in NAMES if any(its == method for _, its, _ in said)]
+    rows = []
+    for k in sorted({k for _, _, k in said}):
+        for method in used:
+            values = [said.get((task, method, k)) for task in named]
+            known = [value for value in values if value is not None]
+            if not known:
+                continue
+            average = [sum(known) / len(known) if len(known) == len(named) else None]
+            shown = values + (average if len(named) > 1 else [])
+            cells = [NONE if value is None else f"{100 * value:.1f}" for value in shown]
+            rows.append([f"M{k} {NAMES[method]}", *cells])
+    head = ["", *(task.removeprefix("ske_") for task in named), *([AVERAGE] if len(named) > 1 else [])]
+    return table("main", head, rows, "Accuracy in percent as lm-eval prints it")
 
 
 def methods(accuracies: Mapping[tuple[str, str], Series]) -> list[str]:

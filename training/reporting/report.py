@@ -21,7 +21,7 @@ from rich.table import Table
 from ske_models.errors import UserError
 from training.reporting import page, tables
 from training.reporting.cells import cell
-from training.reporting.page_accuracy import NAMES, methods, tasks
+from training.reporting.page_accuracy import NAMES, main_table, methods, tasks
 from training.run_folder import RunFolder
 
 PICTURES = ("accuracy", "scores", "agreement", "meta_skills", "times")
@@ -61,9 +61,18 @@ def run(folder: RunFolder) -> dict[str, Any]:
 
 
 def summary_table(folder: RunFolder) -> Table:
-    """M0 ... M4 by methods, task by task and on average, for the terminal."""
+    """M0 ... M4 by methods, for the terminal: of several tasks the main table, of one with intervals."""
+    found = tables.results(folder)
+    if len({task for task, _, _ in found}) > 1 and (main := main_table(found)):
+        table = Table(title=f"{main['caption']}; intervals are in the report")
+        for name in main["head"]:
+            table.add_column(name, justify="right" if name else "left", no_wrap=True)
+        for row, following in zip(main["rows"], [*main["rows"][1:], None], strict=True):
+            ends = following is None or following[0].split()[0] != row[0].split()[0]
+            table.add_row(*row, end_section=ends)
+        return table
     table = Table(title="Accuracy in percent [95 % interval]", caption_justify="left")
-    accuracies = tables.accuracies(tables.results(folder))
+    accuracies = tables.accuracies(found)
     used = methods(accuracies)
     table.add_column("task")
     table.add_column("model")
