@@ -64,11 +64,14 @@ def fingerprint(
     """JSON-able identity of what will write the texts.
 
     A local file or folder counts by its content, wherever it is; a model on the Hub by its commit.
-    served: the model runs behind an API, and is known only by the address and the name in `args`.
+    served: the model runs behind an API, and is known only by the address and the name in `args`; or, where
+    `pretrained` names its folder beside `model`, by that folder's content, wherever it is served.
     cuts_known: the backend says which prompts it cuts (`Engine.cut_to`).
     Raises UserError if an argument of PLACES names nothing that is available.
     """
     left_out = NOT_IDENTITY | (LENGTHS if cuts_known else set())
+    if served and args.get("model") and user_path(str(args.get("pretrained")), "pretrained").exists():
+        left_out = left_out | {"base_url"}  # the weights that are served there are named
     kept = {name: value for name, value in args.items() if name not in left_out and value is not None}
     return {"backend": backend} | {name: _identity(name, value, kept, served) for name, value in kept.items()}
 

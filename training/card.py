@@ -21,8 +21,8 @@ from training import domains
 from training.data import objects
 from training.data.objects import read_object
 from training.launch import settings
-from training.recipe import OpenAIJudge
 from training.run_folder import RunFolder
+from training.settings.judge import OpenAIJudge
 from training.versions import versions
 
 LINEAGE = "lineage.json"

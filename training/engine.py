@@ -1,17 +1,20 @@
 """A checkpoint of a run as the engine that writes its texts: any of lm-eval's backends.
 
     from training.engine import load_engine
-    engine = load_engine(folder, 1)[0]                       # M1
+    engine = load_engine(folder, 1, windows=1)[0]            # M1
     settings = engine.settings(256, "synthesize", 2, 0)   # right before the call that they are for
 
-A model behind an API is asked for by the name of its checkpoint, unless `generation.args` has a `model`, so
+A model behind an API is requested by the name of its checkpoint, unless `generation.args` has a `model`, so
 that a server that still has the last round's model refuses:
 
     vllm serve runs/paper/M1 --served-model-name M1
+
+With `generation.serve` the run starts such servers itself (training/serving/); what is written is the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,10 +27,15 @@ from ske_models.errors import UserError, one_of
 from ske_models.fingerprint import NOT_IDENTITY, digest, weights
 from ske_models.lm_eval.backend import backend_class, load
 from ske_models.lm_eval.engine import LMEvalEngine
+from ske_models.records import Done, Request
+from training.data.journal import Journal
 from training.recipe import Recipe
 from training.run_folder import RunFolder
+from training.serving.where import urls
 from training.settings.secret import revealed
 
+# Windows that servers have at a time: the next one fills the gaps that the last texts of one leave.
+SIDE_BY_SIDE = 2
 TRANSFORMERS = ("hf", "hf-auto", "huggingface")  # lm-eval's names of one class, which takes 3 s to import
 
 
@@ -64,11 +72,36 @@ class CheckpointEngine(LMEvalEngine):
         return common | {"do_sample": True, "top_p": 1.0, "seed": seed}
 
 
-def load_engine(folder: RunFolder, n: int) -> list[CheckpointEngine]:
-    """Engines with M`n` in them, to be used side by side: as many as there are endpoints, else a single one.
+class ServedEngine(CheckpointEngine):
+    """The same for servers, whose texts are kept one by one (`data/journal.py`)."""
 
-    Each engine uses all endpoints, with its share of the prompts that a server has at a time: so a server
-    that dies takes no window with it, and one window's last texts leave no server idle.
+    def __init__(self, inner: LM, recipe: Recipe, name: str, journal: Journal) -> None:
+        super().__init__(inner, recipe, name)
+        self.journal = journal
+
+    def generate(self, requests: Sequence[Request], done: Done) -> list[str]:
+        """As CheckpointEngine's; what an earlier start of the stage has finished is not generated again."""
+        return self.journal.generate(super().generate, requests, done)
+
+
+def endpoints(folder: RunFolder, n: int) -> list[str]:
+    """The base URLs of the servers that have M`n`. Raises UserError if there are none."""
+    generation = folder.recipe.generation
+    if generation.serve:
+        return urls(f"M{n}")
+    if not generation.endpoints:
+        raise UserError(
+            f"generation.endpoints: backend {generation.backend} needs at least one, as in "
+            "endpoints: [http://localhost:8000/v1]; or serve: {}, and the run starts vllm serve itself"
+        )
+    return generation.endpoints
+
+
+def load_engine(folder: RunFolder, n: int, windows: int) -> list[CheckpointEngine]:
+    """Engines with M`n` in them, to be used side by side; two for servers, if there are two windows.
+
+    Each uses all servers, with its share of the prompts that a server has at a time: so a server that dies
+    takes no window with it, and one window's last texts leave no server idle.
     Raises UserError: no such checkpoint or backend, no chat template, an argument that the backend does not
     know, endpoints for a backend that has none or none for one that needs them.
     """
@@ -92,19 +125,20 @@ def load_engine(folder: RunFolder, n: int) -> list[CheckpointEngine]:
         if inner.chat_template(True) is None:
             raise UserError(f"{checkpoint}: has no chat template; start from a chat model")
         return [CheckpointEngine(inner, folder.recipe, str(checkpoint))]
-    if not generation.endpoints:
-        raise UserError(
-            f"generation.endpoints: backend {generation.backend} needs at least one, as in "
-            "endpoints: [http://localhost:8000/v1]"
-        )
+    places = endpoints(folder, n)
     args = {"model": f"M{n}"} | args
+    engines = max(min(windows, SIDE_BY_SIDE), 1)
     concurrent = int(args.get("num_concurrent", Servers.concurrent))
-    args["num_concurrent"] = max(concurrent // len(generation.endpoints), 1)
-    where = ";".join(generation.endpoints)
-    args["base_url"] = ";".join(revealed(generation.endpoints))
+    args["num_concurrent"] = max(concurrent // engines, 1)
+    args["base_url"] = ";".join(revealed(places))
+    if generation.backend == "local-completions" and folder.checkpoint(n).is_dir():
+        args.setdefault("tokenizer", str(folder.checkpoint(n)))
+    journal = Journal(folder.round(n + 1), digest(identity(folder, n)))
     return [
-        CheckpointEngine(load(model_class, generation.backend, args, ()), folder.recipe, where)
-        for _ in generation.endpoints
+        ServedEngine(
+            load(model_class, generation.backend, args, ()), folder.recipe, ";".join(places), journal
+        )
+        for _ in range(engines)
     ]
 
 
@@ -114,7 +148,7 @@ def identity(folder: RunFolder, n: int) -> dict[str, Any]:
     The examples of few-shot prompts are left out: whoever shows them adds their hash.
     """
     generation = folder.recipe.generation.model_dump(
-        mode="json", exclude={"endpoints", "args", "shots"}, exclude_none=True
+        mode="json", exclude={"endpoints", "serve", "args", "shots"}, exclude_none=True
     )
     args = {name: value for name, value in folder.recipe.generation.args.items() if name not in NOT_IDENTITY}
     checkpoint = folder.checkpoint(n)

@@ -18,8 +18,10 @@ from rich.table import Table
 
 from training import domains, memory
 from training import stage as stages
-from training.recipe import OpenAIJudge
+from training.recipe import SERVED
 from training.run_folder import RunFolder
+from training.serving import servers
+from training.settings.judge import OpenAIJudge
 from training.settings.paths import folder_at
 
 PER_TABLE = 4  # rounds beside each other in 80 columns
@@ -39,7 +41,7 @@ def show(folder: RunFolder, rounds: Iterable[int]) -> None:
 
     recipe, console = folder.recipe, _console()
     _say(console, f"recipe {recipe.name} ({recipe.hash}), in {folder.path}")
-    analysis = judge.estimate_texts(recipe, _analysed(folder), False)
+    analysis = judge.estimate_texts(recipe, sum(_analysed(folder)), False)
     columns = {n: _round(folder, n) for n in rounds}
     numbers = list(columns)
     for start in range(0, len(numbers), PER_TABLE):
@@ -49,16 +51,19 @@ def show(folder: RunFolder, rounds: Iterable[int]) -> None:
     _say(console, f"checkpoints: {folder.rounds}, {each}")
     for line in memory.say(shapes, recipe.sft) if shapes else ():
         _say(console, line)
-    tasks, methods = len(recipe.evaluate.tasks), len(recipe.evaluate.methods)
-    _say(console, f"evaluation: {tasks} tasks x {methods} methods x {folder.rounds + 1} checkpoints")
+    for line in _servers(folder):
+        _say(console, line)
+    tasks, methods = _some(len(recipe.evaluate.tasks), "task"), _some(len(recipe.evaluate.methods), "method")
+    _say(console, f"evaluation: {tasks} x {methods} x {folder.rounds + 1} checkpoints")
     tokens = analysis["input_tokens"] + analysis["output_tokens"]
     _say(
         console,
-        f"analysis: {analysis['verdicts']:,} verdicts by {recipe.judge.kind} at most "
-        f"(knowledge and reasoning of {_analysed(folder):,} texts)"
+        f"analysis: {analysis['verdicts']:,} verdicts by {recipe.judge.kind} at most"
         + (f", {tokens:,} tokens" if tokens else "")
         + ("" if analysis["usd"] is None else f", ${analysis['usd']:,.2f}"),
     )
+    for line in _parts(folder):
+        _say(console, line)
     total = (analysis["usd"] or 0.0) + sum(column.usd or 0.0 for column in columns.values())
     _say(console, f"judge cost in all, at most: ${total:,.2f}")
     if isinstance(recipe.judge, OpenAIJudge) and total > (recipe.judge.max_usd or total):
@@ -133,14 +138,47 @@ def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
-def _analysed(folder: RunFolder) -> int:
-    """The most texts that the analysis has judged: of every checkpoint and, for a judge that is a model, of
-    every round that scored itself."""
+def _servers(folder: RunFolder) -> list[str]:
+    """What the run serves itself, and when."""
+    recipe, lines = folder.recipe, []
+    for section, serve in servers.settings(recipe).items():
+        gpus = f", {serve.gpus} GPUs" if serve.gpus > 1 else ""
+        of = "M0, M1, ... while each is prompted" if section == "generation" else "the judge"
+        lines.append(f"servers: {serve.data_parallel} x vllm serve{gpus}, of {of}")
+    if recipe.generation.serve and recipe.evaluate.backend not in SERVED:
+        lines.append(
+            f"warning: evaluation is not by these servers: evaluate.backend is {recipe.evaluate.backend}"
+        )
+    return lines
+
+
+def _analysed(folder: RunFolder) -> tuple[int, int]:
+    """The most texts that the analysis has judged: of every checkpoint; and, for a judge that is a model, of
+    every round that scored itself, to see whether the two agree."""
     recipe = folder.recipe
     explicit = len(recipe.evaluate.tasks) if "explicit" in recipe.evaluate.methods else 0
     themselves = sum(settings.judge == "self" for settings in recipe.rounds)
     by_a_model = domains.named(recipe.judge.kind) is None
-    return recipe.analysis.items * (explicit * (folder.rounds + 1) + by_a_model * themselves)
+    items = recipe.analysis.items
+    return items * explicit * (folder.rounds + 1), items * by_a_model * themselves
+
+
+def _parts(folder: RunFolder) -> list[str]:
+    """What the verdicts of the analysis are on: the knowledge of a text, and its reasoning."""
+    recipe, (tested, own) = folder.recipe, _analysed(folder)
+    items, tasks = recipe.analysis.items, _some(len(recipe.evaluate.tasks), "task")
+    lines = []
+    if tested:
+        of = f"{items:,} items x {tasks} x {folder.rounds + 1} checkpoints"
+        lines.append(f"  {2 * tested:,}: knowledge and reasoning of {of}")
+    if own:
+        of = f"{items:,} texts of each of {_some(own // items, 'round')} that score themselves"
+        lines.append(f"  {2 * own:,}: the same of {of}")
+    return lines
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def status(folder: RunFolder) -> None:

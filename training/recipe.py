@@ -27,7 +27,9 @@ from ske_models.fingerprint import digest
 from ske_models.yaml_data import Lines, load_with_lines
 from training import domains
 from training.domain import JudgeSettings, Source
+from training.serving.settings import Serve
 from training.settings.errors import explain
+from training.settings.judge import OpenAIJudge
 from training.settings.key import KeyJudge
 from training.settings.parts import Arguments, by_tag
 from training.settings.paths import file_at
@@ -46,9 +48,8 @@ from training.settings.strict import (
 )
 
 FOLDER = Path(__file__).parent / "recipes"
+SERVED = ("local-chat-completions", "local-completions")  # lm-eval's backends for servers
 BENCHMARKS = ("mmlu", "agieval", "arc_e", "arc_c", "bbh", "nq")
-Seconds = Annotated[float, Field(gt=0, le=1e9)]
-Usd = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class DatasetQuestions(Source):
@@ -143,6 +144,7 @@ class Generation(Strict):
     backend: Text = "hf"
     args: Arguments = {}  # of the backend, as in --model_args; without `pretrained`
     endpoints: list[Address] = []  # base URLs of servers of the same model; work is shared among them
+    serve: Serve | None = None  # servers that the run starts and stops itself; then no endpoints
     samples: AtLeastOne = 1  # texts per question
     temperature: Temperature = 0.0
     max_reasoning_tokens: AtLeastOne = 1_024
@@ -154,27 +156,18 @@ class Generation(Strict):
     )
     shots: Text | None = None  # YAML of few-shot examples for M0; later checkpoints see none
 
-
-class OpenAIJudge(JudgeSettings):
-    """Any OpenAI-compatible chat endpoint. The key is read from the environment variable `key_env` only."""
-
-    kind: Literal["openai"]
-    model: Text
-    base_url: Address = "https://api.openai.com/v1"
-    key_env: str = "OPENAI_API_KEY"
-    concurrency: AtLeastOne = 16
-    timeout_s: Seconds = 120.0  # of one call
-    max_retries: Count = 8
-    deadline_s: Seconds | None = None  # of a whole stage
-    max_tokens: AtLeastOne = 512  # of a verdict; what a model thinks before it counts, too
-    temperature: Annotated[float, Field(ge=0)] = 0.0  # left out if the model takes none
-    usd_per_million: dict[Literal["input", "output"], Usd] | None = None
-    max_usd: Annotated[Usd, Field(gt=0)] | None = None  # of a whole run; needs usd_per_million
+    @model_validator(mode="before")
+    @classmethod
+    def _by_servers(cls, given: Any) -> Any:
+        managed = isinstance(given, dict) and given.get("serve") is not None
+        return {"backend": SERVED[0]} | given if managed else given
 
     @model_validator(mode="after")
-    def _priced(self) -> OpenAIJudge:
-        if self.max_usd is not None and set(self.usd_per_million or ()) != {"input", "output"}:
-            raise ValueError("max_usd needs usd_per_million: {input: ..., output: ...}")
+    def _once(self) -> Generation:
+        if self.serve and self.endpoints:
+            raise ValueError("give `serve` (servers that the run starts) or `endpoints`, one of them")
+        if self.serve and self.backend not in SERVED:
+            raise ValueError(f"with `serve`, backend is {' or '.join(SERVED)}; leave it out")
         return self
 
 
@@ -251,7 +244,7 @@ class Evaluate(Strict):
         "explicit",
     ]
     limit: AtLeastOne | None = None  # the first items of a task
-    backend: Text = "hf"
+    backend: Text = "hf"  # one for servers prompts those of `generation`, if no base_url is in args
     args: Arguments = {}
 
 

@@ -20,10 +20,13 @@ from rich.console import Console
 
 from ske_models.errors import UserError
 from ske_models.files import write_json
-from training import domains, launch, memory, plan, recipe, stopping
+from training import domains, launch, memory, plan, recipe
 from training import stage as stages
 from training.data import chat_template, earlier
 from training.run_folder import RunFolder
+from training.serving import servers as serving
+from training.serving import where
+from training.serving.servers import RunServers
 from training.settings.paths import folder_at
 from training.stages import Stage, base, evaluate, judge, sft
 
@@ -117,11 +120,13 @@ def _why(error: OSError | ValueError) -> str:
 def _begin(folder: RunFolder) -> None:
     """The recipe and M0 into the folder. What is done must have been done by this recipe.
 
-    Raises UserError for what would stop the run hours later: no such prompt set, no key, no M0, one
-    without a chat template, or a template of the recipe that is refused.
+    Raises UserError for what would stop the run hours later: no such prompt set, no key, no vLLM or too few
+    GPUs for the servers that it starts, no M0, one without a chat template, or a template of the recipe that
+    is refused.
     """
     earlier.renamed(folder)
     judge.check(folder.recipe)
+    serving.check(folder.recipe)
     start_from = folder.recipe.model.base
     if start_from is not None and start_from.chat_template is not None:
         chat_template.read(start_from.chat_template)
@@ -177,30 +182,34 @@ def _download(name: str, revision: str | None) -> Path:
 def _go(folder: RunFolder, rounds: list[int], until: str | None) -> None:
     started = time.monotonic()
     todo = [0, *rounds] if folder.recipe.model.base or 1 in rounds else rounds
-    for n in todo:
-        for stage in stages.of_round(folder, n):
-            _do(stage, folder, n)
-            if stage.name == until and (n == rounds[-1] or stage is base.STAGE):
-                say(f"stopped after {until} of round {n}; without --until it continues")
-                return
-    python = [sys.executable, "-m"]
-    if folder.recipe.analysis.items:
-        _process([*python, "training.reporting.analysis", str(folder.path)], "the analysis")
-    _process([*python, "training.reporting.report", str(folder.path)], "the report")
+    with RunServers(folder, _dim) as servers:
+        for n in todo:
+            for stage in stages.of_round(folder, n):
+                _do(stage, folder, n, servers)
+                if stage.name == until and (n == rounds[-1] or stage is base.STAGE):
+                    say(f"stopped after {until} of round {n}; without --until it continues")
+                    return
+        python = [sys.executable, "-m"]
+        if folder.recipe.analysis.items:
+            servers.use(where.of_judge(folder.recipe))
+            _process([*python, "training.reporting.analysis", str(folder.path)], "the analysis", servers)
+        servers.use(where.ALONE)
+        _process([*python, "training.reporting.report", str(folder.path)], "the report", servers)
     say(f"all of it took {_duration(time.monotonic() - started)}")
 
 
-def _do(stage: Stage, folder: RunFolder, n: int) -> None:
+def _do(stage: Stage, folder: RunFolder, n: int, servers: RunServers) -> None:
     name = f"round {n}, {stage.name}"
     if stages.is_done(stage, folder, n):
         say(f"{name}: done", style="dim")
         return
     stages.needs(stage, folder, n)
+    servers.use(stage.prompts(folder, n))
     say(f"{name} ...", style="dim")
     if stage.light:
         stages.execute(stage, folder, n)
     else:
-        _process(_command(stage, folder, n), name)
+        _process(_command(stage, folder, n), name, servers)
     record = stages.read_record(stage, folder, n)
     say(f"{name}: {stage.says(record['counts'])} ({_duration(record['seconds'])})")
     for warning in record["counts"].get("warnings", ()):
@@ -210,6 +219,10 @@ def _do(stage: Stage, folder: RunFolder, n: int) -> None:
 def say(text: str, style: str = "") -> None:
     """A line on stderr, as it is: no markup of a name or a path counts."""
     console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def _dim(text: str) -> None:
+    say(text, style="dim")
 
 
 def _duration(seconds: float) -> str:
@@ -228,10 +241,10 @@ def _command(stage: Stage, folder: RunFolder, n: int) -> list[str]:
     return [sys.executable, "-m", "training.stage", stage.name, str(folder.path), str(n)]
 
 
-def _process(command: list[str], name: str) -> None:
+def _process(command: list[str], name: str, servers: RunServers) -> None:
     """Runs a stage; it ends when this process ends, however that happens. Raises UserError if it fails."""
     quiet = {"TRANSFORMERS_VERBOSITY": "error", "LMEVAL_LOG_LEVEL": "ERROR"}
-    status = stopping.run(command, {**quiet, **os.environ})
+    status = servers.run(command, {**quiet, **os.environ})
     if status < 0:
         signal_ = signal.Signals(-status).name
         hint = "; too little memory, perhaps" if signal_ == "SIGKILL" else ""

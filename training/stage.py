@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ from ske_models.store import difference
 from training.data.objects import RECORD, read_object
 from training.data.windows import delete_parts
 from training.run_folder import RunFolder
+from training.serving.servers import RunServers
+from training.serving.where import given
 from training.stages import Stage, base, evaluate, judge, mix, questions, select, sft, synthesize
-from training.stopping import end_with_parent
+from training.stopping import end_with_parent, one_line_when_stopped
 from training.versions import versions
 
 STAGES = tuple(m.STAGE for m in (base, questions, synthesize, judge, select, mix, sft, evaluate))
@@ -150,7 +154,13 @@ def main() -> None:
     folder = RunFolder.open(args.run)
     if not 0 <= args.round <= folder.rounds:
         raise UserError(f"round {args.round}: this run has rounds 1 to {folder.rounds}")
-    execute(BY_NAME[args.stage], folder, args.round)
+    stage = BY_NAME[args.stage]
+    wanted = stage.prompts(folder, args.round)
+    if wanted and wanted not in given():  # by hand: round.py has them before it starts a stage
+        with one_line_when_stopped(), RunServers(folder, partial(print, file=sys.stderr)) as servers:
+            servers.use(wanted)
+            sys.exit(servers.run([sys.executable, "-m", "training.stage", *sys.argv[1:]], os.environ))
+    execute(stage, folder, args.round)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 
+from ske_models.errors import UserError
+
 GRACE = 5.0  # seconds that a stage has to end by itself
+LOOK = 0.5  # seconds between two looks at what a command needs
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
@@ -52,10 +55,11 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def run(command: Sequence[str], env: Mapping[str, str]) -> int:
+def run(command: Sequence[str], env: Mapping[str, str], look: Callable[[], None] | None = None) -> int:
     """The exit status of a command, which has a process group of its own and ends with this process.
 
-    A Ctrl-C in the terminal does not reach it: this process ends it, and all that it started.
+    A Ctrl-C in the terminal does not reach it: this process ends it, and all that it started. look: is called
+    meanwhile, and may raise what ends the command.
     """
     with subprocess.Popen(
         command,
@@ -65,8 +69,13 @@ def run(command: Sequence[str], env: Mapping[str, str]) -> int:
         process_group=0,
     ) as process:
         try:
-            return process.wait()
-        except StopRequestedError:
+            if look is None:
+                return process.wait()
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(LOOK)
+                look()
+        except (StopRequestedError, UserError):
             _end(process)
             raise
 

@@ -36,7 +36,7 @@ class Local(LocalRunner):
         try:
             super().__call__(tasks)
         except KeyboardInterrupt:
-            # At exit, after the pool's threads have ended: OpenCompass still reports the tasks that wait in it.
+            # At exit, after the pool's threads have ended: OpenCompass still reports what waits in it.
             line = "ske-learn: interrupted; the same command with -r continues"
             atexit.register(print, line, file=sys.stderr, flush=True)
             sys.exit(128 + (self.signal or signal.SIGINT))

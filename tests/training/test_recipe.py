@@ -4,6 +4,7 @@ import pytest
 
 from ske_models.errors import UserError
 from training import recipe
+from training.settings.judge import OpenAIJudge
 
 WORLD = (recipe.FOLDER / "world.yaml").read_text(encoding="utf-8")
 
@@ -104,7 +105,7 @@ def test_published_figures():
     assert (mix.knowledge, mix.reasoning, mix.general) == (5_000, 5_000, 25_000)
     assert (mix.scoring_knowledge or 0) + (mix.scoring_reasoning or 0) == 4_237
     assert paper.select.threshold == 8
-    assert isinstance(paper.judge, recipe.OpenAIJudge)
+    assert isinstance(paper.judge, OpenAIJudge)
     assert paper.judge.model == "gpt-4-0125-preview"
     assert [r.judge for r in paper.rounds] == ["judge", "self", "self", "self"]
     assert (paper.generation.temperature, paper.analysis.items) == (0.0, 500)

@@ -21,6 +21,7 @@ from ske_models.files import file_digest, read_json, read_jsonl, write_jsonl
 from training import recipe
 from training import stage as stages
 from training.run_folder import RunFolder
+from training.settings.judge import OpenAIJudge
 
 KINDS = {"knowledge", "reasoning"}
 ROW = {
@@ -84,7 +85,7 @@ def test_dry_run_loads_nothing_and_writes_nothing(tmp_path, name):
     if name == "paper":  # 500 items of 6 tasks and 5 checkpoints, and of 3 rounds that score themselves
         assert f"analysis: {2 * 500 * (6 * 5 + 3):,} verdicts by openai" in done.stdout
         [cost] = re.findall(r"judge cost in all, at most: \$([\d,.]+)", done.stdout)
-        assert isinstance(loaded.judge, recipe.OpenAIJudge)
+        assert isinstance(loaded.judge, OpenAIJudge)
         assert float(cost.replace(",", "")) <= (loaded.judge.max_usd or 0)
         assert "warning" not in done.stdout
 

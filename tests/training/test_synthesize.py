@@ -72,7 +72,7 @@ def test_greedy_texts_are_those_of_the_evaluation(tmp_path):
     run = world_run(tmp_path, samples=1, temperature=0.0, window=16)
     synthesize.run(run, 1)
     row = read_jsonl(run.round(1) / "written.jsonl")[3]
-    inner = load_engine(run, 0)[0].inner
+    inner = load_engine(run, 0, windows=1)[0].inner
     question = Question((), row["question"], row["question"], row["ending"])
 
     def alone(messages: list[dict[str, str]], limit: int) -> str:

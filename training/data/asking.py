@@ -48,7 +48,10 @@ def ask(folder: RunFolder, n: int, path: Path, passages: list[str]) -> list[Row]
         rows = rows_of(path, PassageRow)
         if rows and all(row.get("made_from") == key for row in rows):
             return rows
-    engines = load_engine(folder, writer)
+    windows = [
+        passages[start : start + generation.window] for start in range(0, len(passages), generation.window)
+    ]
+    engines = load_engine(folder, writer, len(windows))
 
     def work(worker: int, index: int, window: list[str]) -> list[Row]:
         engine: CheckpointEngine = engines[worker]
@@ -73,9 +76,6 @@ def ask(folder: RunFolder, n: int, path: Path, passages: list[str]) -> list[Row]
             )
         return rows
 
-    windows = [
-        passages[start : start + generation.window] for start in range(0, len(passages), generation.window)
-    ]
     return in_windows(path, key, windows, work, len(engines), f"M{writer} asks")
 
 

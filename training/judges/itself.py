@@ -30,7 +30,7 @@ def ask(
     """
     size = folder.recipe.generation.window
     windows = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-    engines = load_engine(folder, checkpoint) if prompts else []
+    engines = load_engine(folder, checkpoint, len(windows)) if prompts else []
     greedy, sampled = ([at(engine, heat) for engine in engines] for heat in (0.0, AGAIN))
     limit = folder.recipe.generation.max_verdict_tokens
 

@@ -118,7 +118,8 @@ def _answers(
     examples = tuple(Shot(shot.question, shot.knowledge, shot.reasoning) for shot in shots.steps)
     size = recipe.generation.window
     windows = [items[start : start + size] for start in range(0, len(items), size)]
-    engines = [at(engine, judge.temperature) for engine in load_engine(folder, checkpoint)] if items else []
+    engines = load_engine(folder, checkpoint, len(windows)) if items else []
+    engines = [at(engine, judge.temperature) for engine in engines]
 
     def messages(item: Judged) -> list[dict[str, str]]:
         question = as_question(rows[item.id], examples)

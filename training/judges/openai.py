@@ -29,7 +29,8 @@ from ske_models.errors import UserError
 from ske_models.store import step_key
 from training.judges.ledger import Bill, Ledger
 from training.judges.verdict import AGAIN, Verdict, read_verdict
-from training.recipe import OpenAIJudge
+from training.serving.where import JUDGE, urls
+from training.settings.judge import OpenAIJudge
 from training.settings.secret import revealed
 
 IN_A_ROW = 50  # so many texts failed one after the other: the endpoint does not work
@@ -47,7 +48,7 @@ def ask(
     all, deadline or spending cap reached; what was answered is in `book`, and the same call goes on.
     """
     servers = Servers(
-        [address(revealed(judge.base_url))],
+        [address(revealed(url)) for url in (urls(JUDGE) if judge.serve else [judge.base_url])],
         judge.concurrency,
         judge.timeout_s,
         judge.max_retries,
@@ -79,6 +80,8 @@ def key(judge: OpenAIJudge) -> str:
 
     Raises UserError if it is missing, or cannot be a key.
     """
+    if judge.serve:
+        return "none"
     value = os.environ.get(judge.key_env, "").strip()
     url = checked("judge.base_url", revealed(judge.base_url))
     if not value and (split(url)[1] or _is_loopback(urlsplit(url).hostname or "")):

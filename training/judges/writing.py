@@ -6,6 +6,7 @@ write(at(engine, 0.7), [[{"role": "user", "content": "..."}]], 256, "key", 0, 0)
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from lm_eval.api.instance import Instance
@@ -20,7 +21,9 @@ def at(engine: CheckpointEngine, temperature: float) -> CheckpointEngine:
     """The same engine with another temperature than that of the recipe's generation."""
     generation = engine.recipe.generation.model_copy(update={"temperature": temperature})
     recipe = engine.recipe.model_copy(update={"generation": generation})
-    return CheckpointEngine(engine.inner, recipe, engine.name)
+    other = copy.copy(engine)
+    other.recipe = recipe
+    return other
 
 
 def write(

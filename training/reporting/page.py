@@ -15,11 +15,11 @@ from ske_models.files import read_jsonl
 from ske_tasks.intervals import Interval
 from training import domains
 from training.data.objects import COUNTED, read_object
-from training.recipe import OpenAIJudge
 from training.reporting import analysis, page_accuracy, plots, tables
 from training.reporting.cells import NONE, by_checkpoint, listed, share, table
 from training.reporting.tables import Results
 from training.run_folder import RunFolder
+from training.settings.judge import OpenAIJudge
 
 Done = Mapping[tuple[int, str], dict[str, Any]]  # the record of each stage that is done, by (round, stage)
 

@@ -19,7 +19,7 @@ from training.run_folder import RunFolder
 # What changes how fast a text comes, or what it may cost, but not the text.
 NOT_IDENTITY = {
     "endpoints", "concurrency", "timeout_s", "max_retries", "deadline_s", "max_usd", "key_env", "base_url",
-    "accelerate", "per_device_batch", "save_steps",
+    "accelerate", "per_device_batch", "save_steps", "serve",
 }  # fmt: skip
 
 
@@ -32,6 +32,8 @@ class Stage:
     two or three figures of them that a person wants to read.
     outputs: what it leaves. work: a folder of unfinished work. light: needs no process of its own.
     trains: may be several processes, under `accelerate launch`.
+    prompts(folder, n): the model that it prompts, of those that the run serves (training/serving/where.py);
+    ALONE: it must have the GPUs for itself; None: neither.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Stage:
     work: str | None = None
     light: bool = False
     trains: bool = False
+    prompts: Callable[[RunFolder, int], str | None] = lambda _folder, _n: None
 
     def record(self, folder: RunFolder, n: int) -> Path:
         """The file that says that it is done."""

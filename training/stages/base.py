@@ -16,6 +16,7 @@ from ske_models.errors import UserError
 from ske_models.files import write_jsonl
 from training.data.sources import chats
 from training.run_folder import RunFolder
+from training.serving.where import ALONE
 from training.stages import Stage, part, sft
 
 
@@ -53,4 +54,5 @@ STAGE = Stage(
     run=run,
     says=sft.says,
     trains=True,
+    prompts=lambda _folder, _n: ALONE,
 )

@@ -20,7 +20,9 @@ from ske_models.errors import UserError
 from ske_models.files import write_json, write_jsonl
 from ske_models.records import Answer
 from training.data.objects import RESULT, read_object
+from training.recipe import SERVED, Evaluate
 from training.run_folder import RunFolder
+from training.serving.where import ALONE, of_checkpoint
 from training.settings.secret import revealed
 from training.stages import Stage, checkpoint_files, part, prompting
 
@@ -56,7 +58,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
             layout=folder.recipe.layout,
             store=str(results / "store.sqlite"),
             pretrained=str(folder.checkpoint(n)),
-            **revealed(settings.args),
+            **_where(folder, n) | revealed(settings.args),
         )
         for task, method in missing:
             model.ask_by(method)
@@ -68,6 +70,22 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
         f"{task}.{method}": read_object(file, RESULT, "delete it to evaluate again")["metrics"].get("acc")
         for (task, method), file in files.items()
     }
+
+
+def _where(folder: RunFolder, n: int) -> dict[str, Any]:
+    """Whom the backend prompts, where it is one for servers: those that have M`n`, by its name."""
+    if not _by_servers(folder.recipe.evaluate):
+        return {}
+    from training.engine import endpoints
+
+    where = {"model": f"M{n}", "base_url": ";".join(revealed(endpoints(folder, n)))}
+    if folder.recipe.evaluate.backend == "local-completions":
+        where["tokenizer"] = str(folder.checkpoint(n))
+    return where
+
+
+def _by_servers(settings: Evaluate) -> bool:
+    return settings.backend in SERVED and "base_url" not in settings.args
 
 
 def _check(names: list[str], tasks: TaskManager) -> None:
@@ -130,8 +148,19 @@ def _row(sample: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _prompts(folder: RunFolder, n: int) -> str | None:
+    return of_checkpoint(folder, n) if _by_servers(folder.recipe.evaluate) else ALONE
+
+
 def _says(counts: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.1%}" for name, value in counts.items() if value is not None)
+    """The accuracy of each method; of several tasks the average, in which each counts the same."""
+    by_method: dict[str, list[float]] = {}
+    for name, value in counts.items():
+        if value is not None:
+            by_method.setdefault(name.rpartition(".")[2], []).append(value)
+    said = ", ".join(f"{method} {sum(some) / len(some):.1%}" for method, some in by_method.items())
+    tasks = list(dict.fromkeys(name.rpartition(".")[0] for name in counts))
+    return f"{said} ({tasks[0] if len(tasks) == 1 else f'average of {len(tasks)} tasks'})" if said else "-"
 
 
 STAGE = Stage(
@@ -142,4 +171,5 @@ STAGE = Stage(
     work="results/M{n}",
     run=run,
     says=_says,
+    prompts=_prompts,
 )

@@ -24,8 +24,10 @@ from ske_models.prompts import load as load_prompts
 from training import domains
 from training.data.texts import QuestionRow, TextRow, replies, rows_of
 from training.judges.verdict import Verdict
-from training.recipe import OpenAIJudge, Recipe
+from training.recipe import Recipe
 from training.run_folder import RunFolder
+from training.serving.where import of_checkpoint, of_judge
+from training.settings.judge import OpenAIJudge
 from training.settings.key import KeyJudge
 from training.stages import Stage, checkpoint_files, part, prompting
 
@@ -261,6 +263,12 @@ def _settings(folder: RunFolder, n: int) -> dict[str, Any]:
     return part(folder, *sections) | prompting(folder) | {"role": role}
 
 
+def _prompts(folder: RunFolder, n: int) -> str | None:
+    if folder.settings(n).judge == "self" or _by_key(folder, n):
+        return of_checkpoint(folder, folder.writer(n))
+    return of_judge(folder.recipe)
+
+
 def _says(counts: dict[str, Any]) -> str:
     parts = [f"{counts['scored']:,} scores"]
     parts += [f"{n:,} {why}" for why, n in counts["unscored"].items()]
@@ -276,4 +284,5 @@ STAGE = Stage(
     outputs=("round{n}/scores.jsonl",),
     run=run,
     says=_says,
+    prompts=_prompts,
 )

@@ -30,6 +30,7 @@ from training.data.texts import PassageRow, QuestionRow, rows_of
 from training.domain import Source
 from training.recipe import DatasetQuestions, PassageQuestions, Recipe, has_key
 from training.run_folder import RunFolder
+from training.serving.where import of_checkpoint
 from training.settings.key import KeyJudge
 from training.stages import Stage, checkpoint_files, part, prompting
 
@@ -253,4 +254,5 @@ STAGE = Stage(
     outputs=("round{n}/questions.jsonl", "round{n}/dropped.jsonl"),
     run=run,
     says=_says,
+    prompts=lambda folder, n: of_checkpoint(folder, folder.writer(n)) if _asks(folder, n) else None,
 )

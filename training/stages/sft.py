@@ -13,6 +13,7 @@ from typing import Any
 
 from training.data.texts import ExampleRow, rows_of
 from training.run_folder import RunFolder
+from training.serving.where import ALONE
 from training.stages import Stage, checkpoint_files, part
 
 
@@ -50,4 +51,5 @@ STAGE = Stage(
     run=run,
     says=says,
     trains=True,
+    prompts=lambda _folder, _n: ALONE,
 )

@@ -28,6 +28,7 @@ from training.data.texts import as_question
 from training.data.windows import in_windows
 from training.recipe import Recipe
 from training.run_folder import RunFolder
+from training.serving.where import of_checkpoint
 from training.stages import Stage, checkpoint_files, part, prompting
 
 if TYPE_CHECKING:
@@ -62,10 +63,10 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     writer = folder.writer(n)
     shots = load_shots(generation.shots if writer == 0 else None)
     examples = tuple(Shot(shot.question, shot.knowledge, shot.reasoning) for shot in shots.steps)
-    engines = load_engine(folder, writer)
     windows = [
         questions[start : start + generation.window] for start in range(0, len(questions), generation.window)
     ]
+    engines = load_engine(folder, writer, len(windows))
 
     def work(worker: int, index: int, window: list[Row]) -> list[Row]:
         samples = [
@@ -190,4 +191,5 @@ STAGE = Stage(
     outputs=("round{n}/written.jsonl",),
     run=run,
     says=_says,
+    prompts=lambda folder, n: of_checkpoint(folder, folder.writer(n)),
 )
