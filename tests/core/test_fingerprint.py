@@ -176,3 +176,17 @@ def test_the_documented_list_is_the_list():
     table = page[page.index("### What is the same model") :]
     missing = [name for name in sorted(NOT_IDENTITY) if f"`{name}`" not in table]
     assert missing == []
+
+
+def test_a_server_whose_weights_are_named_is_known_by_these(tmp_path):
+    def of(folder: Path, url: str, **more: str) -> dict:
+        args = {"pretrained": str(folder), "base_url": url} | more
+        return fingerprint("local-chat-completions", args, served=True)
+
+    for name, content in (("one", b"weights"), ("copy", b"weights"), ("other", b"other weights")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+    first = of(tmp_path / "one", "http://a:1/v1", model="M1")
+    assert of(tmp_path / "copy", "http://b:2/v1;http://c:3/v1", model="M1") == first
+    assert of(tmp_path / "other", "http://a:1/v1", model="M1") != first
+    assert of(tmp_path / "one", "http://a:1/v1") != of(tmp_path / "one", "http://b:2/v1")

@@ -84,6 +84,9 @@ def test_dry_run_loads_nothing_and_writes_nothing(tmp_path, name):
         assert f"{2 * settings.questions * loaded.generation.samples:,}" in done.stdout
     if name == "paper":  # 500 items of 6 tasks and 5 checkpoints, and of 3 rounds that score themselves
         assert f"analysis: {2 * 500 * (6 * 5 + 3):,} verdicts by openai" in done.stdout
+        assert "  30,000: knowledge and reasoning of 500 items x 6 tasks x 5 checkpoints\n" in done.stdout
+        assert "  3,000: the same of 500 texts of each of 3 rounds that score themselves\n" in done.stdout
+        assert "servers: 8 x vllm serve, 8 GPUs, of M0, M1, ... while each is prompted\n" in done.stdout
         [cost] = re.findall(r"judge cost in all, at most: \$([\d,.]+)", done.stdout)
         assert isinstance(loaded.judge, OpenAIJudge)
         assert float(cost.replace(",", "")) <= (loaded.judge.max_usd or 0)

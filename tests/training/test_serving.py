@@ -19,15 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judge_server import JudgeServer
 from small_runs import ROOT, small
 
 from ske_models import embedded
 from ske_models.errors import UserError
 from training import recipe
+from training.judges import openai
 from training.run_folder import RunFolder
 from training.serving import keeper, servers, where
 from training.serving.servers import RunServers
 from training.serving.settings import Serve, flags
+from training.settings.judge import OpenAIJudge
 from training.stages import evaluate, judge, questions, select, sft, synthesize
 
 STAND_IN = [sys.executable, str(ROOT / "tests" / "stand_in_server.py"), "serve"]
@@ -192,6 +195,32 @@ def test_sigkill_leaves_nothing(tmp_path, stand_in, killed):
             owner.send_signal(signal.SIGINT)
         owner.wait(20)
         assert all_end(there), "something outlived it"
+
+
+def test_a_judge_is_served_by_its_name_and_prompted_without_a_key(tmp_path, stand_in, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    content = small() | {"judge": JUDGE | {"serve": {"data_parallel": 2}}}
+    folder = RunFolder(tmp_path / "run", recipe.Recipe.model_validate(content))
+    folder.path.mkdir()
+    judge.check(folder.recipe)
+    with RunServers(folder, print) as managed:
+        managed.use(where.JUDGE)
+        assert [answers(url) for url in managed.urls] == [["ORG/JUDGE"]] * 2
+        command = re.findall(r"^--- started \S+ (.*)$", managed.logs[0].read_text(), re.MULTILINE)[0]
+        assert "serve ORG/JUDGE --served-model-name ORG/JUDGE" in command
+    settings = folder.recipe.judge
+    assert isinstance(settings, OpenAIJudge)
+    with JudgeServer() as one, JudgeServer() as two:
+        with pytest.raises(UserError, match="judge: is served by the run itself"):
+            openai.ask(settings, ["a?"], tmp_path / "a.sqlite", "x", "judge")
+        monkeypatch.setenv(where.VARIABLE, json.dumps({"judge": [one.base_url, two.base_url]}))
+        prompts = [f"text {i}?" for i in range(40)]
+        verdicts, _ = openai.ask(settings, prompts, tmp_path / "b.sqlite", "x", "judge")
+        assert all(verdict.score for verdict in verdicts)
+        assert len(one.calls) + len(two.calls) == 40
+        assert one.calls
+        assert two.calls
+        assert {call.authorization for call in one.calls} == {"Bearer none"}
 
 
 def test_which_stage_wants_what(tmp_path):

@@ -19,7 +19,7 @@ from training.run_folder import RunFolder
 # What changes how fast a text comes, or what it may cost, but not the text.
 NOT_IDENTITY = {
     "endpoints", "concurrency", "timeout_s", "max_retries", "deadline_s", "max_usd", "key_env", "base_url",
-    "accelerate", "per_device_batch", "save_steps", "serve",
+    "accelerate", "per_device_batch", "save_steps", "serve", "num_concurrent", "max_wait", "timeout",
 }  # fmt: skip
 
 
