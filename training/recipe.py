@@ -168,6 +168,8 @@ class Generation(Strict):
             raise ValueError("give `serve` (servers that the run starts) or `endpoints`, one of them")
         if self.serve and self.backend not in SERVED:
             raise ValueError(f"with `serve`, backend is {' or '.join(SERVED)}; leave it out")
+        if self.serve and (named := sorted({"model", "base_url"} & self.args.keys())):
+            raise ValueError(f"with `serve`, the run sets {' and '.join(named)} itself; leave it out of args")
         return self
 
 

@@ -38,7 +38,7 @@ AFTER = 10.0  # seconds after which nothing of a killed command may be left
 OPTIONS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512}
 MARK = "SKE_TEST_RUN"  # an environment variable, by which all processes of a command are found
 SERVED = b"M0: served"  # what a run says when its servers answer
-TEXTS = 12 * 2 + 20 * 2 * 2 + 20  # of evaluation and synthesis, and some verdicts
+TEXTS = 12 * 2 + 20 * 2 * 2 + 60  # of evaluation and synthesis, and most verdicts
 JUST_NOW = 1.0  # seconds before a kill in which an answer may not have reached the run
 
 

@@ -258,6 +258,7 @@ def test_options_as_a_command_line_has_them():
     [
         ({"generation": {"backend": "hf", "serve": {}}}, "with `serve`, backend is local-chat-completions"),
         ({"generation": {"serve": {}, "endpoints": ["http://a:1/v1"]}}, "or `endpoints`, one of them"),
+        ({"generation": {"serve": {}, "args": {"model": "M"}}}, "the run sets model itself; leave it out"),
         ({"generation": {"serve": {"args": {"port": 8000}}}}, "`port` is set by the run itself (a free one"),
         ({"generation": {"serve": {"args": {"data-parallel-size": 8}}}}, "write data_parallel beside args"),
         ({"generation": {"serve": {"args": {"api_key": "$MY_KEY"}}}}, "readable in the list of processes"),

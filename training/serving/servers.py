@@ -28,6 +28,7 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -288,8 +289,8 @@ def _serves(url: str, name: str) -> bool:
     try:
         with direct.open(f"{url}/models", timeout=5) as reply:
             models = [model["id"] for model in json.load(reply)["data"]]
-    except OSError:  # nothing listens there yet, or it is not ready
-        return False
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return False  # it does not listen yet, or is not ready
     if name not in models:
         raise UserError(f"{url}: serves {', '.join(models)}, not {name}; {AGAIN}")
     return True
