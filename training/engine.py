@@ -108,7 +108,7 @@ def load_engine(folder: RunFolder, n: int, windows: int) -> list[CheckpointEngin
     generation = folder.recipe.generation
     one_of("generation.backend", generation.backend, sorted(set(model_registry) - {"ske_explicit"}))
     model_class = backend_class(generation.backend)
-    args = revealed(generation.args)
+    args = placed(generation.backend, revealed(generation.args))
     if not issubclass(model_class, TemplateAPI):
         checkpoint = folder.checkpoint(n)
         if generation.endpoints:
@@ -140,6 +140,13 @@ def load_engine(folder: RunFolder, n: int, windows: int) -> list[CheckpointEngin
         )
         for _ in range(engines)
     ]
+
+
+def placed(backend: str, args: dict[str, Any]) -> dict[str, Any]:
+    """A backend's arguments, with the device where there are none but CPUs: lm-eval's hf expects CUDA."""
+    if backend in TRANSFORMERS and not torch.cuda.is_available():
+        return {"device": "cpu"} | args
+    return args
 
 
 def identity(folder: RunFolder, n: int) -> dict[str, Any]:

@@ -159,8 +159,8 @@ def _analysed(folder: RunFolder) -> tuple[int, int]:
     explicit = len(recipe.evaluate.tasks) if "explicit" in recipe.evaluate.methods else 0
     themselves = sum(settings.judge == "self" for settings in recipe.rounds)
     by_a_model = domains.named(recipe.judge.kind) is None
-    items = recipe.analysis.items
-    return items * explicit * (folder.rounds + 1), items * by_a_model * themselves
+    sampled = recipe.analysis.self_scored or (recipe.analysis.items if by_a_model else 0)
+    return recipe.analysis.items * explicit * (folder.rounds + 1), sampled * themselves
 
 
 def _parts(folder: RunFolder) -> list[str]:
@@ -172,7 +172,8 @@ def _parts(folder: RunFolder) -> list[str]:
         of = f"{items:,} items x {tasks} x {folder.rounds + 1} checkpoints"
         lines.append(f"  {2 * tested:,}: knowledge and reasoning of {of}")
     if own:
-        of = f"{items:,} texts of each of {_some(own // items, 'round')} that score themselves"
+        size = recipe.analysis.self_scored or items
+        of = f"{size:,} texts of each of {_some(own // size, 'round')} that score themselves"
         lines.append(f"  {2 * own:,}: the same of {of}")
     return lines
 

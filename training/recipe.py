@@ -254,6 +254,7 @@ class Analysis(Strict):
     """The meta-skill analysis (paper, section "Analysis"): the judge scores every checkpoint's texts."""
 
     items: Count = 0  # per task
+    self_scored: Count = 0  # texts per self-scored round that the judge scores, too, before they are used
 
 
 class Recipe(Strict):

@@ -28,7 +28,7 @@ from training.serving import servers as serving
 from training.serving import where
 from training.serving.servers import RunServers
 from training.settings.paths import folder_at
-from training.stages import Stage, base, evaluate, judge, sft
+from training.stages import Stage, agreement, base, evaluate, judge, sft
 
 console = Console(stderr=True, highlight=False)
 PATIENCE = 20.0  # seconds; the stage of a killed command ends sooner
@@ -46,6 +46,11 @@ def main() -> None:
         raise UserError(
             f"--until {args.until}: the recipe has an M0 (model.checkpoint) and no base model, so it has no "
             "such stage; leave it out"
+        )
+    if args.until == agreement.STAGE.name and not agreement.wanted(folder, rounds[-1]):
+        raise UserError(
+            f"--until {args.until}: round {rounds[-1]} has no such stage: it does not score itself, or "
+            "analysis.self_scored is 0; leave it out"
         )
     if args.dry_run:
         plan.show(folder, rounds)

@@ -27,11 +27,11 @@ from training.data.windows import delete_parts
 from training.run_folder import RunFolder
 from training.serving.servers import RunServers
 from training.serving.where import given
-from training.stages import Stage, base, evaluate, judge, mix, questions, select, sft, synthesize
+from training.stages import Stage, agreement, base, evaluate, judge, mix, questions, select, sft, synthesize
 from training.stopping import end_with_parent, one_line_when_stopped
 from training.versions import versions
 
-STAGES = tuple(m.STAGE for m in (base, questions, synthesize, judge, select, mix, sft, evaluate))
+STAGES = tuple(m.STAGE for m in (base, questions, synthesize, judge, agreement, select, mix, sft, evaluate))
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 
@@ -39,7 +39,8 @@ def of_round(folder: RunFolder, n: int) -> tuple[Stage, ...]:
     """The stages of a round, in order. Round 0 has M0: its making, if it comes from a base model."""
     if n == 0:
         return (base.STAGE, evaluate.STAGE) if folder.recipe.model.base else (evaluate.STAGE,)
-    return tuple(stage for stage in STAGES if stage is not base.STAGE)
+    absent = {base.STAGE.name} | (set() if agreement.wanted(folder, n) else {agreement.STAGE.name})
+    return tuple(stage for stage in STAGES if stage.name not in absent)
 
 
 def is_done(stage: Stage, folder: RunFolder, n: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from small_runs import small
@@ -188,12 +189,9 @@ def test_the_stage_scores_by_what_the_model_answers_with_a_knowledge(tmp_path):
     generation = {"args": {"dtype": "float32", "device": "cpu", "batch_size": 32}, "window": 7}
     generation["max_reasoning_tokens"] = 40
     source = {"source": "dataset", "path": "x.jsonl", "answer": "gold"}
-    change = {
-        "prompts": "world",
-        "generation": generation,
-        "questions": {"sources": [source]},
-        "rounds": [{"judge": "judge", "questions": 8, "mix": {"general": 0}}],
-    }
+    change: dict[str, Any] = {"prompts": "world", "generation": generation}
+    change["questions"] = {"sources": [source]}
+    change["rounds"] = [{"judge": "judge", "questions": 8, "mix": {"general": 0}}]
     run = new_run(tmp_path, {"kind": "key", "samples": 3}, **change)
     (run.path / "M0").symlink_to(embedded.path())
     rows = questions.sample(default_world(), "rounds", {"two_hop": 8}, seed=1)

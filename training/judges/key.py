@@ -22,13 +22,13 @@ from training.data import keys
 from training.data.shots import load as load_shots
 from training.data.texts import as_question
 from training.data.windows import in_windows
+from training.engine import identity, load_engine
 from training.judges.verdict import Verdict
 from training.judges.writing import at, write
 from training.run_folder import RunFolder
 from training.settings.key import KeyJudge
 
 if TYPE_CHECKING:
-    from training.engine import CheckpointEngine
     from training.stages.judge import Judged
 
 NO_KEY = "no key"
@@ -110,8 +110,6 @@ def _answers(
     label: str,
 ) -> tuple[list[list[tuple[str | None, bool]]], dict[str, int]]:
     """(the sampled answers with each knowledge, tokens)."""
-    from training.engine import identity, load_engine
-
     judge, recipe = folder.recipe.judge, folder.recipe
     assert isinstance(judge, KeyJudge)
     shots = load_shots(recipe.generation.shots if checkpoint == 0 else None)
@@ -126,7 +124,7 @@ def _answers(
         return answer_messages(question, folder.prompts, "explicit", recipe.layout, item.knowledge)
 
     def work(worker: int, index: int, window: Sequence[Judged]) -> list[Row]:
-        engine: CheckpointEngine = engines[worker]
+        engine = engines[worker]
         limit = recipe.generation.max_reasoning_tokens
         chats = [messages(item) for item in window]
         made = [write(engine, chats, limit, "key", checkpoint, index, s) for s in range(judge.samples)]

@@ -173,6 +173,7 @@ def _self_scored(folder: RunFolder) -> list[Row]:
         if (
             domains.named(folder.recipe.judge.kind) is not None
             or folder.settings(n).judge != "self"
+            or folder.recipe.analysis.self_scored  # the stage `judge` has compared them
             or not scored.is_file()
         ):
             continue

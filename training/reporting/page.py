@@ -14,12 +14,14 @@ import yaml
 from ske_models.files import read_jsonl
 from ske_tasks.intervals import Interval
 from training import domains
+from training.data import agreement
 from training.data.objects import COUNTED, read_object
 from training.reporting import analysis, page_accuracy, plots, tables
 from training.reporting.cells import NONE, by_checkpoint, listed, share, table
 from training.reporting.tables import Results
 from training.run_folder import RunFolder
 from training.settings.judge import OpenAIJudge
+from training.settings.key import KeyJudge
 
 Done = Mapping[tuple[int, str], dict[str, Any]]  # the record of each stage that is done, by (round, stage)
 
@@ -105,7 +107,12 @@ def _data(folder: RunFolder, done: Done) -> dict[str, Any]:
             for n, counts in selected.items()
             if counts["by"] != "score"
         ),
-        "warnings": [f"Round {n}: {text}" for n, c in selected.items() for text in c["warnings"]],
+        "warnings": [
+            f"Round {n}: {text}"
+            for counts in (_counts(done, "agreement"), selected)
+            for n, c in counts.items()
+            for text in c.get("warnings", ())
+        ],
         "not_made": [f"No SFT set yet: round {listed(lacking)}."] if lacking else [],
     }
 
@@ -123,6 +130,8 @@ def _agreement(folder: RunFolder, done: Done) -> dict[str, Any]:
         n: counts["agreement"] for n, counts in selected.items() if "agreement" in counts and n in itself
     }
     pairs = pairs or analysis.agreement(_analysed(folder))
+    sampled = {n: counts["kinds"] for n, counts in _counts(done, "agreement").items()}
+    pairs |= {n: {kind: found["pairs"] for kind, found in kinds.items()} for n, kinds in sampled.items()}
     if pairs:
         plots.agreement(folder.path / "agreement.png", pairs, _judge(folder))
     agreed = []
@@ -133,8 +142,13 @@ def _agreement(folder: RunFolder, done: Done) -> dict[str, Any]:
             same = sum(count for own, judged, count in cells if own == judged)
             side = sum(count for own, judged, count in cells if (own >= least) == (judged >= least))
             shares = [share(part / texts if texts else None) for part in (same, side)]
+            found = sampled[n][kind] if n in sampled else agreement.of_cells(cells, least)
+            shares += [NONE if found["spearman"] is None else f"{found['spearman']:.2f}"]
+            shares += [share(found["precision"]), share(found["base_rate"])]
+            shares += [share(found["unscored"]) if n in sampled else NONE]
             agreed.append([f"round {n}, {kind}", f"{texts:,}", *shares])
-    head = ["", "texts", "same score", "same side of the threshold"]
+    head = ["", "texts", "same score", "same side of the threshold", "Spearman", "precision", "base rate"]
+    head += ["unscored"]
     others = [n for n in selected if n not in itself]
     oracle = f"Round {listed(map(str, others))} was scored by the oracle itself." if others else ""
     return {
@@ -244,6 +258,8 @@ def _analysed(folder: RunFolder) -> list[dict[str, Any]]:
 
 def _judge(folder: RunFolder) -> str:
     judge = folder.recipe.judge
+    if isinstance(judge, KeyJudge):
+        return "the answer key"
     return judge.model if isinstance(judge, OpenAIJudge) else "the oracle"
 
 

@@ -31,6 +31,7 @@ NAMES = {"cot": "CoT", EXTRACTION: "knowledge right"}
 KIND_COLOURS = {"knowledge": "#0072b2", "reasoning": "#d55e00"}
 STAGE_COLOURS = {
     "base": "#999999", "questions": "#f0e442", "synthesize": "#56b4e9", "judge": "#0072b2",
+    "agreement": "#003f66",
     "select": "#cc79a7", "mix": "#e8c9dc", "sft": "#d55e00", "evaluate": "#009e73",
 }  # fmt: skip
 STYLE: dict[Any, Any] = {

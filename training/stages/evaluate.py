@@ -40,6 +40,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
 
     from ske_models.lm_eval.model import SKEExplicitLM
     from training import card
+    from training.engine import placed
 
     settings, results = folder.recipe.evaluate, folder.results(n)
     pairs = [(task, method) for task in settings.tasks for method in settings.methods]
@@ -58,7 +59,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
             layout=folder.recipe.layout,
             store=str(results / "store.sqlite"),
             pretrained=str(folder.checkpoint(n)),
-            **_where(folder, n) | revealed(settings.args),
+            **_where(folder, n) | placed(settings.backend, revealed(settings.args)),
         )
         for task, method in missing:
             model.ask_by(method)

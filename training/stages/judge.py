@@ -166,11 +166,11 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """
     rows_written = rows_of(folder.round(n) / "written.jsonl", TextRow)
     written = [replies(row, folder.marks) for row in rows_written]
-    whole = [row for row in written if _whole(row)]
-    items = [_judged(row, kind) for row in whole for kind in KINDS]
+    whole = [row for row in written if is_whole(row)]
+    items = [to_judge(row, kind) for row in whole for kind in KINDS]
     path = folder.round(n) / "scores.jsonl"
     role, label = folder.settings(n).judge, f"judge, round {n}"
-    questions = _questions(folder, n) if _by_key(folder, n) else None
+    questions = questions_of(folder, n) if _by_key(folder, n) else None
     judging = judge_texts(folder, role, folder.writer(n), items, path, label, questions)
     samples = [row["sample"] for row in whole for _ in KINDS]
     rows = [
@@ -189,11 +189,13 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     return {**_outcome(rows), "skipped": 2 * (len(written) - len(whole)), **judging.counts}
 
 
-def _whole(row: Row) -> bool:
+def is_whole(row: Row) -> bool:
+    """Whether a row of written.jsonl is judged: neither of its texts is truncated or empty."""
     return not any(row["truncated"][kind] or not row[kind].strip() for kind in KINDS)
 
 
-def _judged(row: Row, kind: Kind) -> Judged:
+def to_judge(row: Row, kind: Kind) -> Judged:
+    """One of the two texts of a row of written.jsonl."""
     reasoning = row["reasoning"] if kind == "reasoning" else None
     return Judged(row["id"], kind, row["question"], row["knowledge"], reasoning)
 
@@ -244,7 +246,8 @@ def _by_key(folder: RunFolder, n: int) -> bool:
     return isinstance(folder.recipe.judge, KeyJudge) and folder.settings(n).judge == "judge"
 
 
-def _questions(folder: RunFolder, n: int) -> dict[str, Row]:
+def questions_of(folder: RunFolder, n: int) -> dict[str, Row]:
+    """id -> row of a round's questions.jsonl."""
     return {row["id"]: row for row in rows_of(folder.round(n) / "questions.jsonl", QuestionRow)}
 
 
