@@ -76,8 +76,10 @@ def of_folder(folder: Path) -> Shapes | None:
     return Shapes(tensors) if tensors else None
 
 
-def fixed(shapes: Shapes, sft: Sft) -> float:
+def fixed(shapes: Shapes, sft: Sft, shared: bool = False) -> float:
     """Bytes for weights, gradients and Adam's state, over all processes.
+
+    shared: among processes, which then keep no CAST.
 
     full:  P x (TRAINED + CAST)
     LoRA:  P x (bytes on disk, or 4 without bf16) + A x (TRAINED + CAST)
@@ -86,7 +88,7 @@ def fixed(shapes: Shapes, sft: Sft) -> float:
     P: parameters. L: those of the linear layers in the blocks. A: those of the adapters, which is the sum of
     r x (inputs + outputs) over the layers that have one.
     """
-    cast = CAST if sft.bf16 else 0
+    cast = CAST if sft.bf16 and not shared else 0
     if sft.lora is None:
         return shapes.parameters * (TRAINED + cast)
     adapters = sum(sft.lora.r * sum(shape) for shape in shapes.linear(sft.lora.targets).values())
@@ -196,7 +198,7 @@ def need(shapes: Shapes, sft: Sft) -> Need:
     split = split_of(sft)
     memory = visible(split.cpu)
     examples = sft.per_device_batch or max(sft.batch // split.processes, 1)
-    whole = fixed(shapes, sft)
+    whole = fixed(shapes, sft, split.shares)
     share = split.processes if split.shares else 1
     there = memory.each if memory.kind == "GPU" else memory.each / split.per_machine
     kept = activations(shapes, sft, examples * sft.max_length)

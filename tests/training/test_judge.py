@@ -251,7 +251,7 @@ def test_a_checkpoint_judges_itself_and_says_the_same_again(tmp_path):
         (run.path / "M0").symlink_to(embedded.path())
         written(run, 1, texts)
         items = [
-            judge._judged(row, kind)
+            judge.to_judge(row, kind)
             for row in read_jsonl(run.round(1) / "written.jsonl")
             for kind in judge.KINDS
         ]

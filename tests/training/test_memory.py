@@ -115,7 +115,7 @@ def test_an_8b_model(monkeypatch):
         memory.check(shapes, Sft())
     monkeypatch.setattr(memory, "visible", lambda cpu=False: memory.Memory("GPU", 8, 80e9))
     spread = Sft(accelerate="fsdp2")
-    assert memory.need(shapes, spread).fixed == pytest.approx(144.5e9 / 8, rel=1e-3)
+    assert memory.need(shapes, spread).fixed == pytest.approx(16 * 8.030e9 / 8, rel=1e-3)
     memory.check(shapes, spread)
     monkeypatch.setattr(memory, "visible", lambda cpu=False: memory.Memory("RAM", 1, 64e9))
     with pytest.raises(SystemExit, match="load_in_4bit: needs a CUDA GPU, and there is none here"):

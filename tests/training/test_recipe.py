@@ -89,7 +89,7 @@ def test_no_mapping(tmp_path, text):
 
 
 def test_no_such_recipe():
-    with pytest.raises(UserError, match=r"no such file, nor a recipe of that name \(paper, world\)"):
+    with pytest.raises(UserError, match=r"no such file, nor a recipe of that name \(laptop, paper, world\)"):
         recipe.load("worlds")
 
 

@@ -69,7 +69,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
 
 
 def _known(folder: RunFolder, texts: Sequence[Row], questions: dict[str, Row] | None) -> list[Row]:
-    """The texts that the judge can score: not those without a key, or whose question a domain does not know."""
+    """The texts that the judge can score: those with a key; those whose question a domain knows."""
     if questions is not None:
         return [row for row in texts if questions.get(row["id"], {}).get("key")]
     domain = domains.named(folder.recipe.judge.kind)
