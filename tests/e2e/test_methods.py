@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -27,3 +29,23 @@ def test_all_ways_are_answered_with_one_load_and_compared(hub, tiny_llama, tmp_p
     assert "differs: knowledge from: the model | the model | shuffled" in table.stdout
     shuffled = next(folders[2].rglob("results_*.json"))
     assert json.loads(shuffled.read_text())["config"]["ske"]["knowledge_control"] == "shuffled"
+
+
+@pytest.mark.slow
+def test_make_llm_compares_the_three_methods_and_goes_on(hub, tiny_llama, tmp_path):
+    command = [sys.executable, "-m", "benchmarks.llm", "--model", str(tiny_llama), "--backend", "hf"]
+    command += ["--limit", "1", "--tokens", "8", "--out", str(tmp_path / "out")]
+    env = hub.env | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(command, check=False, env=env, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "$ python -m benchmarks.methods" in done.stderr
+    assert "$ python -m ske_tasks.compare" in done.stderr
+    [folder] = (tmp_path / "out").iterdir()
+    ways = ["default_direct", "default_cot", "notes_explicit_single"]
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == sorted(ways)
+    for way in ways:
+        ske = json.loads(next((folder / way).rglob("results_*.json")).read_text())["config"]["ske"]
+        assert ske["stop_loops"] is True
+        assert all(step["generated"] == 0 for step in ske["steps"].values()), "written before, in one load"
+    page = (folder / "compare.html").read_text()
+    assert all(way in page for way in ways)
