@@ -9,6 +9,7 @@ No harness and no torch is known here: evaluation (ske_models/lm_eval/hf.py) and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ske_models.errors import UserError
@@ -38,3 +39,15 @@ def reason(error: BaseException) -> str:
         return kind
     said = lines[0] if len(lines[0]) <= 300 else f"{lines[0][:300]}..."
     return said if isinstance(error, (OSError, UserError)) else f"{kind}: {said}"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One of transformers' Auto classes, for checkpoints that are whole."""
+
+    auto_class: Any
+
+    def from_pretrained(self, where: str, **options: Any) -> Any:
+        model, info = self.auto_class.from_pretrained(where, output_loading_info=True, **options)
+        require_whole(info, where)
+        return model

@@ -12,7 +12,7 @@ continues the first one's conversation, so that a prefix cache holds all of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ske_models.prompts import PromptSet
 
@@ -62,6 +62,7 @@ class Question:
     chat: False where the harness uses no chat template and `asked` is its whole plain context.
     scored: a continuation is scored by log-likelihood right after `asked`.
     shots: examples of the steps of `explicit`, shown as turns before each step in that step's own form.
+    rendered: its conversation as the harness has rendered it, which `direct` sends; None: it has not.
     """
 
     before: tuple[Message, ...]
@@ -73,6 +74,7 @@ class Question:
     scored: bool = False
     shots: tuple[Shot, ...] = ()
     stem: str = ""
+    rendered: Any = None
 
     @property
     def verbatim(self) -> bool:

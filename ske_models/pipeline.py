@@ -59,6 +59,7 @@ class Pipeline:
     max_in_flight: how many questions are in their first step at a time, at most; twice as many are in any.
     marks: what a thought is told by. The store keeps whole texts, step 2 sees the reply alone.
     shuffled: each question is given the knowledge of another one (ske_models/controls.py).
+    stop_loops: the engine ends a text that only repeats itself (ske_models/loops.py).
     """
 
     engine: Engine
@@ -72,6 +73,7 @@ class Pipeline:
     max_in_flight: int = MAX_IN_FLIGHT
     marks: Marks = DEFAULT
     shuffled: bool = False
+    stop_loops: bool = False
     counts: dict[str, StepCounts] = field(
         default_factory=lambda: {"knowledge": StepCounts(), "answer": StepCounts()}
     )
@@ -94,8 +96,9 @@ class Pipeline:
 
     def trace(self, knowledge: StepOutput | None, answer: StepOutput | None) -> Trace:
         """How an answer of this run came about."""
-        tokens, truncated = (answer.tokens, answer.truncated) if answer else (None, None)
-        return Trace(self._labels, knowledge, tokens, truncated)
+        if answer is None:
+            return Trace(self._labels, knowledge, None, None, None)
+        return Trace(self._labels, knowledge, answer.tokens, answer.truncated, answer.looped)
 
     def report(self) -> dict[str, Any]:
         """What goes into a result: method, layout, prompts, counts of the steps."""
@@ -105,6 +108,7 @@ class Pipeline:
             "prompts": self.prompts.name,
             "prompts_hash": self.prompts.hash,
             "knowledge_limit": self.knowledge_limit,
+            "stop_loops": self.stop_loops,
             "store": str(self.store.path) if self.store.path else None,
             **self._knowledge_report(),
             "steps": {name: asdict(count) for name, count in self.counts.items() if count.asked},
@@ -204,7 +208,7 @@ class Scheduler:
             room = self.pipeline.engine.cut_to(request)
             count.prompts_cut += room is not None
             if not self.pipeline.engine.sampled(request.settings):
-                key = store_key(request, room)
+                key = store_key(request, room, self.pipeline.stop_loops)
                 same = self.texts.get(key)
                 if isinstance(same, list):  # it is being generated
                     count.shared += 1
@@ -225,9 +229,10 @@ class Scheduler:
             return []
         self.call[position] = None
         request, key, pipeline = pending.request, pending.key, self.pipeline
-        if key is not None and not (isinstance(text, Completion) and text.filtered):
-            pipeline.store.put(key, request.step, pipeline.prompts.hash, request.question, text)
         written = output(pipeline, request, text, "generated")
+        if key is not None and not (isinstance(text, Completion) and text.filtered):
+            prompts, question = pipeline.prompts.hash, request.question
+            pipeline.store.put(key, request.step, prompts, question, text, written.looped)
         self._count(request, text, written)
         waiting = [pending.index]
         if key is not None:
@@ -298,8 +303,10 @@ def knowledge_request(pipeline: Pipeline, item: Item) -> Request:
 def answer_request(pipeline: Pipeline, item: Item, known: StepOutput | None) -> Request:
     """The answering step of an item. known: its knowledge, for the methods that have one."""
     knowledge = known.reply if known else None
-    messages = answer_messages(item.question, pipeline.prompts, pipeline.method, pipeline.layout, knowledge)
-    prompt = pipeline.engine.render(messages, item.question.chat)
+    prompt = item.question.rendered if METHODS[pipeline.method][-1].template is None else None
+    if prompt is None:
+        turns = answer_messages(item.question, pipeline.prompts, pipeline.method, pipeline.layout, knowledge)
+        prompt = pipeline.engine.render(turns, item.question.chat)
     return Request("answer", prompt, item.settings, item.limit, item.question.text, item.origin)
 
 
@@ -317,9 +324,11 @@ def given(pipeline: Pipeline, request: Request) -> StepOutput | None:
     return StepOutput(found.text, found.source, reply=reply, finished=finished)
 
 
-def store_key(request: Request, room: int | None) -> str:
+def store_key(request: Request, room: int | None, stop_loops: bool) -> str:
     """Of all that determines a text; a prompt that is cut to another length gives another one."""
     settings = request.settings if room is None else {**request.settings, "cut_to": room}
+    if stop_loops:
+        settings = {**settings, "stop_loops": True}
     return step_key(request.step, request.prompt, settings)
 
 
@@ -329,11 +338,12 @@ def stored(pipeline: Pipeline, request: Request, key: str) -> StepOutput | None:
     if text is None:
         return None
     pipeline.counts[request.step].reused += 1
-    return output(pipeline, request, text, "store")
+    return output(pipeline, request, text, "store", pipeline.stop_loops and pipeline.store.looped(key))
 
 
-def output(pipeline: Pipeline, request: Request, text: str, source: str) -> StepOutput:
-    """A text of the model, measured whole, with what of it is the reply."""
+def output(pipeline: Pipeline, request: Request, text: str, source: str, looped: bool = False) -> StepOutput:
+    """A text of the model, measured whole, with what of it is the reply. looped: as the store says."""
     tokens, truncated = measured(pipeline.engine, request, text)
     _, reply, finished = split_thought(text, pipeline.marks)
-    return StepOutput(text, source, tokens, truncated, reply, finished)
+    looped = looped or (isinstance(text, Completion) and text.looped)
+    return StepOutput(text, source, tokens, truncated, reply, finished, looped)

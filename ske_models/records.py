@@ -32,7 +32,8 @@ class StepOutput:
     or "empty" (ske_models/controls.py).
 
     tokens, truncated: of the whole text; None where the backend cannot tell. reply: what of it is used, which
-    is all of it for a model that does not think first. finished: its last thought has ended.
+    is all of it for a model that does not think first. finished: its last thought has ended. looped: it was
+    ended because it only repeated itself (`stop_loops`).
     """
 
     text: str
@@ -41,20 +42,22 @@ class StepOutput:
     truncated: bool | None = None
     reply: str = ""
     finished: bool = True
+    looped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     """How an answer came about.
 
-    run: (method, layout, hash of the prompts). tokens, truncated: of the answer; None where the harness
-    scores the options itself.
+    run: (method, layout, hash of the prompts). tokens, truncated, looped: of the answer; None where the
+    harness scores the options itself.
     """
 
     run: tuple[str, str, str]
     knowledge: StepOutput | None
     tokens: int | None
     truncated: bool | None
+    looped: bool | None = None
 
     def trace(self) -> dict[str, Any]:
         """As it is written into results."""
@@ -67,6 +70,7 @@ class Trace:
             "knowledge": known.reply if known else None,
             "knowledge_source": known.source if known else None,
             "truncated": {"knowledge": known.truncated if known else None, "answer": self.truncated},
+            "looped": {"knowledge": known.looped if known else None, "answer": self.looped},
             "tokens": {"knowledge": known.tokens if known else None, "answer": self.tokens},
         }
 
@@ -99,21 +103,23 @@ class Completion(Answer):
     tokens, prompt_tokens: of the text and of its prompt; cached_tokens: of its prompt, those that the engine
     had in its prefix cache. truncated: it reached its token limit. prompt_cut: the prompt had no room in the
     model's length and lost its beginning; prompt_tokens are those that were sent. filtered: a server's
-    content filter kept it back; it is empty, and not stored.
+    content filter kept it back; it is empty, and not stored. looped: it was ended because it only repeated
+    itself (ske_models/loops.py).
     """
 
-    __slots__ = ("cached_tokens", "filtered", "prompt_cut", "prompt_tokens", "tokens", "truncated")
+    __slots__ = ("cached_tokens", "filtered", "looped", "prompt_cut", "prompt_tokens", "tokens", "truncated")
     tokens: int | None
     prompt_tokens: int | None
     cached_tokens: int | None
     truncated: bool | None
     prompt_cut: bool
     filtered: bool
+    looped: bool
 
     def __new__(cls, text: str) -> Completion:
         reply = cast("Completion", super().__new__(cls, text))
         reply.tokens = reply.prompt_tokens = reply.cached_tokens = reply.truncated = None
-        reply.prompt_cut = reply.filtered = False
+        reply.prompt_cut = reply.filtered = reply.looped = False
         return reply
 
     def answer(self, how: Trace) -> Answer:
@@ -175,8 +181,8 @@ def prompt_tokens(engine: Engine, request: Request, text: str) -> int:
 class StepCounts:
     """What a step cost, over all calls of a run.
 
-    truncated, unknown_length, empty, unfinished_thought, prompts_cut: of all texts that are not from a
-    knowledge file. prompt_tokens, cached_tokens, output_tokens, seconds: of what was generated in this run.
+    truncated, looped, unknown_length, empty, unfinished_thought, prompts_cut: of all texts that are not from
+    a knowledge file. prompt_tokens, cached_tokens, output_tokens, seconds: of what was generated in this run.
     Seconds are the wall time of the engine's calls; a call that carried both steps is shared out by their
     tokens.
     """
@@ -188,6 +194,7 @@ class StepCounts:
     from_file: int = 0  # taken from the knowledge file, as the model had written it
     edited: int = 0  # taken from the knowledge file, edited
     truncated: int = 0  # reached the token limit
+    looped: int = 0  # ended before it, because it only repeated itself (`stop_loops`)
     unknown_length: int = 0  # the backend cannot tell whether the limit was reached
     empty: int = 0  # without a reply: nothing was written, or nothing after the thought
     unfinished_thought: int = 0  # of these, those whose thought did not end
@@ -202,6 +209,7 @@ class StepCounts:
     def note(self, text: StepOutput) -> None:
         """Counts what is to be known of every text, new or not."""
         self.truncated += text.truncated is True
+        self.looped += text.looped
         self.unknown_length += text.truncated is None
         self.empty += not text.reply.strip()
         self.unfinished_thought += not text.finished

@@ -41,6 +41,7 @@ class Setup:
     foreign_knowledge: take such a file although another model or prompt set wrote it.
     max_knowledge_toks: token limit of the knowledge step, or None for the prompt set's.
     think: "default", "off" or two marks: what a thought is told by (ske_models/reply.py).
+    stop_loops: end a text that only repeats itself (ske_models/loops.py).
     Raises UserError for a value that is unknown or does not go with the others.
     """
 
@@ -54,6 +55,7 @@ class Setup:
         max_knowledge_toks: int | None,
         think: str | bool | None = "default",
         foreign_knowledge: bool = False,
+        stop_loops: bool = False,
     ) -> None:
         one_of("method", method, METHODS)
         one_of("layout", layout, LAYOUTS)
@@ -64,7 +66,9 @@ class Setup:
             )
         if foreign_knowledge and (not knowledge or knowledge in CONTROLS):
             raise UserError("foreign_knowledge=True: give the file with knowledge=FILE")
-        self.foreign_knowledge = foreign_knowledge
+        if not isinstance(stop_loops, bool):
+            raise UserError(f"stop_loops={stop_loops}: True or False is needed")
+        self.foreign_knowledge, self.stop_loops = foreign_knowledge, stop_loops
         self.marks = marks_of(think)
         self.method = method
         self.layout = cast("Layout", layout)
@@ -104,6 +108,7 @@ class Setup:
             max_in_flight=max_in_flight,
             marks=self.marks,
             shuffled=self._knowledge_argument == SHUFFLED,
+            stop_loops=self.stop_loops,
         )
 
 

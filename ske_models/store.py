@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS steps (
     text TEXT NOT NULL,         -- what the model wrote
     written INTEGER NOT NULL    -- how often it was generated: 1, unless two processes did it at once
 );  -- with rowids: texts are appended, and only the keys' index is written at random places
+CREATE TABLE IF NOT EXISTS looped (key TEXT PRIMARY KEY);  -- of texts that `stop_loops` has ended
 """
 
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
@@ -114,9 +115,15 @@ class Store:
         row = self._row("SELECT text FROM steps WHERE key = ?", key)
         return None if row is None else row[0]
 
-    def put(self, key: str, step: str, prompts: str, question: str, text: str) -> None:
+    def looped(self, key: str) -> bool:
+        """Whether the text of a key was ended because it only repeated itself."""
+        return self._row("SELECT 1 FROM looped WHERE key = ?", key) is not None
+
+    def put(self, key: str, step: str, prompts: str, question: str, text: str, looped: bool = False) -> None:
         """Writes a finished text. It is on disk when this returns."""
         self._claim()
+        if looped:
+            self._row("INSERT OR IGNORE INTO looped VALUES (?)", key)
         self._row(
             "INSERT INTO steps VALUES (?, ?, ?, ?, ?, 1) "
             "ON CONFLICT(key) DO UPDATE SET written = written + 1",

@@ -92,6 +92,7 @@ class VLLMRun:
         reply.prompt_tokens = len(output.prompt_token_ids or ())
         reply.cached_tokens = output.num_cached_tokens
         reply.truncated = completion.finish_reason == "length"
+        reply.looped = completion.finish_reason == "repetition"
         return reply
 
 

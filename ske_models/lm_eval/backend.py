@@ -18,6 +18,7 @@ from lm_eval.models.api_models import TemplateAPI
 from ske_models.engines.overheard import last_error, overheard
 from ske_models.errors import UserError
 from ske_models.files import user_path
+from ske_models.lm_eval.continuous import Continuous
 from ske_models.lm_eval.served import served
 from ske_models.loading import reason
 from ske_models.secrets import masked
@@ -111,6 +112,13 @@ def _cannot_load(backend: str, args: dict[str, Any], why: str, error: Exception)
     }
     what = ", ".join(f"{name}={value}" for name, value in named.items()) or "its model"
     return UserError(f"backend={backend}: cannot load {masked(what)}: {masked(why)}")
+
+
+def end_loops(inner: LM, backend: str) -> None:
+    """The backend ends texts that only repeat themselves, from here on. Raises UserError if it cannot."""
+    if not isinstance(inner, Continuous):
+        raise UserError(f"stop_loops=True: backend={backend} has no such end; hf, vllm and `vllm serve` do")
+    inner.end_loops()
 
 
 def take_thought_end(inner: LM, token: str | int | None) -> str | None:

@@ -17,7 +17,18 @@ class Continuous(ABC):
     """Takes new requests while it runs, and so is full from the first to the last.
 
     Beside `generate_until`, which lm-eval calls: the same for the pipeline's requests.
+    stop_loops: whether it ends a text that only repeats itself (ske_models/loops.py).
     """
+
+    stop_loops = False
+
+    def end_loops(self) -> None:
+        """From here on it does. Raises UserError if the engine has nothing for it."""
+        self.stop_loops = True
+
+    def described(self, text: str) -> str:
+        """The text that `generate_until` has just told its cache of; a `Completion` if more is known."""
+        return text
 
     def suits(self, requests: Sequence[Request]) -> bool:
         """Whether these are generated in this way; if not, by `generate_until`."""

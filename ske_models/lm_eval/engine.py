@@ -97,12 +97,15 @@ class LMEvalEngine:
         if isinstance(self.inner, Continuous) and self.inner.suits(requests):
             return self.inner.write(requests, done, self.quiet)
         by_prompt: dict[Any, list[int]] = {}
+        known: dict[tuple[Any, str], str] = {}
         for index, request in enumerate(requests):
             by_prompt.setdefault(request.prompt, []).append(index)
 
         def finished(prompt: Any, text: str) -> None:
+            if isinstance(self.inner, Continuous):
+                known[prompt, text] = self.inner.described(text)
             if len(by_prompt[prompt]) == 1:  # else it cannot be told whose it is; it is stored at the end
-                done(by_prompt[prompt][0], text)
+                done(by_prompt[prompt][0], known.get((prompt, text), text))
 
         self.inner.set_cache_hook(_StepHook(finished))
         try:
@@ -115,7 +118,7 @@ class LMEvalEngine:
                 raise
             raise UserError(f"--gen_kwargs: {str(error).splitlines()[0]}") from error
         self.inner.set_cache_hook(CacheHook(None))
-        return texts
+        return [known.get((r.prompt, text), text) for r, text in zip(requests, texts, strict=True)]
 
     def score(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """lm-eval's `loglikelihood`, with a context of several options read once where the backend can."""

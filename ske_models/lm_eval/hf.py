@@ -25,14 +25,16 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from tqdm import tqdm
-from transformers import ContinuousBatchingConfig, PreTrainedModel
+from transformers import ContinuousBatchingConfig, LogitsProcessorList, PreTrainedModel
 from transformers.generation.continuous_batching import ContinuousBatchingManager
 from transformers.generation.continuous_batching.cache import group_layers_by_attn_type
 
 from ske_models.errors import UserError
 from ske_models.lm_eval.continuous import Continuous, SharesContexts, surely_fits
 from ske_models.lm_eval.shared_prefix import can_share, score
-from ske_models.loading import require_whole
+from ske_models.lm_eval.static import EndLoops, Row, rows
+from ske_models.loading import Whole
+from ske_models.loops import first_loop
 from ske_models.records import Completion, Done, Request
 
 log = logging.getLogger(__name__)
@@ -58,23 +60,12 @@ class _Settings:
     others: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Whole:
-    """One of transformers' Auto classes, for checkpoints that are whole."""
-
-    auto_class: Any
-
-    def from_pretrained(self, where: str, **options: Any) -> Any:
-        model, info = self.auto_class.from_pretrained(where, output_loading_info=True, **options)
-        require_whole(info, where)
-        return model
-
-
 class ContinuousHF(HFLM, Continuous, SharesContexts):
     """The backend, with lm-eval's arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._shown: int | None = None
+        self._rows: deque[Row] = deque()  # the texts of the static batch that is being read
         super().__init__(*args, **kwargs)
         self._why_static = self._find_why_static()
         self._said: str | None = None
@@ -83,11 +74,37 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
     def _create_model(self, pretrained: str, *args: Any, **kwargs: Any) -> None:
         """As lm-eval's. Raises UserError if the checkpoint lacks a tensor, for which there would be noise."""
         auto_class: Any = self.AUTO_MODEL_CLASS  # type: ignore[has-type]
-        self.AUTO_MODEL_CLASS = _Whole(auto_class)
+        self.AUTO_MODEL_CLASS = Whole(auto_class)
         try:
             super()._create_model(pretrained, *args, **kwargs)
         finally:
             self.AUTO_MODEL_CLASS = auto_class
+
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any
+    ) -> torch.Tensor:
+        start = context.shape[1]
+        if self.backend != "causal":
+            return super()._model_generate(context, max_length, stop, **settings)
+        end_loops = EndLoops(start, self.eot_token_id)
+        if self.stop_loops:
+            settings["logits_processor"] = LogitsProcessorList([end_loops])
+        found = super()._model_generate(context, max_length, stop, **settings)
+        ends = {*self._ends(), self.tokenizer.pad_token_id}
+        eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        stops = [text for text in stop if text not in ("", eos)]
+
+        def stopped(tokens: Sequence[int]) -> bool:
+            return bool(stops) and any(text in self.tok_decode(tokens) for text in stops)
+
+        prompts = settings["attention_mask"].sum(dim=1).tolist()
+        self._rows = deque(
+            rows(found[:, start:].tolist(), prompts, ends, max_length - start, stopped, end_loops.looped)
+        )
+        return found
+
+    def described(self, text: str) -> str:
+        return self._rows.popleft().completion(text) if self._rows else text
 
     def show(self, token: int) -> str:
         """A special token, which decoding leaves out, as its text: it ends a thought."""
@@ -241,6 +258,7 @@ class _Run:
         # by transformers' name of the request: its index, its settings, tokens of its prompt
         self.sent: dict[str, tuple[int, _Settings, int]] = {}
         self.texts: dict[int, Completion] = {}
+        self.seen: dict[int, int] = {}  # by index: tokens that were looked at for loops
 
     def write(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[str]:
         """As `Continuous.write`."""
@@ -279,7 +297,7 @@ class _Run:
             prompt,
             max_new_tokens=settings.limit,
             eos_token_id=self.ends,
-            streaming=bool(settings.stops),
+            streaming=bool(settings.stops) or self.backend.stop_loops,
         )
         if name is None:
             raise RuntimeError("transformers' continuous batching has stopped")
@@ -297,11 +315,12 @@ class _Run:
         if result.request_id not in self.sent:
             return None  # it was cancelled
         index, settings, prompt_tokens = self.sent[result.request_id]
-        tokens = result.generated_tokens
-        stopped = False
+        tokens = list(result.generated_tokens)
+        looped = self._looped(index, settings, tokens)
+        tokens, stopped = tokens[:looped], looped is not None
         if settings.stops:
             latest = self.backend.tok_decode(tokens[-settings.look_back :], skip_special_tokens=False)
-            stopped = any(text in latest for text in settings.stops)
+            stopped = stopped or any(text in latest for text in settings.stops)
         if not (stopped or result.is_finished()):
             return None
         if not result.is_finished():
@@ -310,5 +329,14 @@ class _Run:
         reply = Completion(postprocess_generated_text(self.backend.tok_decode(tokens), settings.until, None))
         reply.tokens, reply.prompt_tokens = len(tokens), prompt_tokens
         reply.truncated = not stopped and tokens[-1] not in self.ends
+        reply.looped = looped is not None
         self.texts[index] = reply
         return index
+
+    def _looped(self, index: int, settings: _Settings, tokens: list[int]) -> int | None:
+        """After how many of a text's tokens it looped, before it came to its limit; None: it does not."""
+        if not self.backend.stop_loops:
+            return None
+        looped = first_loop(tokens, self.seen.get(index, 0))
+        self.seen[index] = len(tokens)
+        return None if looped is None or looped >= settings.limit else looped

@@ -31,7 +31,14 @@ from ske_models.files import encodable, write_jsonl
 from ske_models.fingerprint import fingerprint
 from ske_models.interrupt import ends_in_a_line
 from ske_models.lm_eval import questions
-from ske_models.lm_eval.backend import TRANSFORMERS, backend_class, complete, load, take_thought_end
+from ske_models.lm_eval.backend import (
+    TRANSFORMERS,
+    backend_class,
+    complete,
+    end_loops,
+    load,
+    take_thought_end,
+)
 from ske_models.lm_eval.engine import LMEvalEngine, instance
 from ske_models.lm_eval.questions import ChatStr
 from ske_models.lm_eval.results import added_up
@@ -55,6 +62,7 @@ OURS = (
     "max_knowledge_toks",
     "window",
     "think",
+    "stop_loops",
 )
 
 
@@ -76,6 +84,7 @@ class SKEExplicitLM(LM):
         vLLM with data_parallel_size loads its engines for every call, and so gets all questions at once.
     think: what a thought is told by, of models that think first (ske_models/reply.py): "default", "off", or
         two marks, as in "<plan>...</plan>". A thought is not shown to step 2; the store keeps it.
+    stop_loops: end a text that only repeats itself (ske_models/loops.py): hf, vllm and vLLM's server can.
 
     Raises UserError for whatever a user can get wrong, most of it before the model is loaded.
     """
@@ -92,6 +101,7 @@ class SKEExplicitLM(LM):
         max_knowledge_toks: int | None = None,
         window: int | None = None,
         think: str | bool | None = "default",
+        stop_loops: bool = False,
         **backend_args: Any,
     ) -> None:
         super().__init__()
@@ -99,7 +109,8 @@ class SKEExplicitLM(LM):
         at_least_one("window", window)
         self.embedded = backend in TRANSFORMERS and not {"pretrained", "model"} & backend_args.keys()
         prompts = prompts or ("world" if self.embedded else "default")
-        setup = Setup(method, layout, prompts, store, knowledge, max_knowledge_toks, think, foreign_knowledge)
+        steps = max_knowledge_toks, think, foreign_knowledge, stop_loops
+        setup = Setup(method, layout, prompts, store, knowledge, *steps)
         if self.embedded:
             backend_args = _embedded_args(setup, backend_args)
         backend_args = complete(backend, backend_args)
@@ -112,6 +123,8 @@ class SKEExplicitLM(LM):
         cuts_known = served or (backend == "vllm" and not several) or backend in TRANSFORMERS
         setup.bind(fingerprint(backend, backend_args, served, cuts_known))
         self.inner = load(model_class, backend, backend_args, OURS)
+        if stop_loops:
+            end_loops(self.inner, backend)
         thought_end = take_thought_end(self.inner, backend_args.get("think_end_token"))
         self.tokenizer = self.inner.tokenizer if isinstance(self.inner, TemplateLM) else None
         self.default_limit = int(backend_args.get("max_gen_toks", 256))  # 256: lm-eval's, for all backends

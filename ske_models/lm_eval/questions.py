@@ -46,7 +46,8 @@ def question(context: Any, doc: Any, layout: str, scored: bool) -> Question:
     prefix = turns[-1]["content"] if turns[-1]["role"] == "assistant" else ""
     *before, own = turns[:-1] if prefix else turns
     text, ending, stem = _split_own(own["content"], doc)
-    return Question(tuple(before), own["content"], text, ending, prefix, scored=scored, stem=stem)
+    own_turn = own["content"]
+    return Question(tuple(before), own_turn, text, ending, prefix, scored=scored, stem=stem, rendered=context)
 
 
 @lru_cache

@@ -35,6 +35,7 @@ from ske_models.engines.http import Call, Dispatcher, say
 from ske_models.engines.servers import Servers, checked, split
 from ske_models.errors import UserError, at_least_one
 from ske_models.lm_eval.continuous import Continuous, surely_fits
+from ske_models.loops import DETECTION, surely_loops
 from ske_models.records import Completion, Done, Request
 from ske_models.reply import reply_of
 
@@ -198,6 +199,8 @@ class Served(TemplateAPI, Continuous):
         )
         if not payload.get("stop", True):
             del payload["stop"]  # some servers refuse an empty list
+        if self.stop_loops and settings is not None:
+            payload["repetition_detection"] = DETECTION  # vLLM's server has it
         return Call(payload, read)
 
     def _reply(self, stop: list[str], prompt_cut: bool, outputs: Any) -> Completion:
@@ -205,6 +208,10 @@ class Served(TemplateAPI, Continuous):
         reply = read(outputs)
         if reply.filtered:
             raise RejectedError("finish_reason content_filter", filtered=True)
+        if self.stop_loops and reply.truncated and surely_loops(reply.text):
+            raise StopError(
+                "does not end texts that only repeat themselves, as vLLM does; leave stop_loops out"
+            )
         # transformers' server leaves the stop string in, and a chat server is sent four of them at most
         whole = postprocess_generated_text(reply.text, None, self.think_end_token if self.chat else None)
         text = _cut(whole, stop)
@@ -212,6 +219,7 @@ class Served(TemplateAPI, Continuous):
         completion.prompt_tokens, completion.tokens = reply.prompt_tokens, reply.completion_tokens
         completion.cached_tokens, completion.prompt_cut = reply.cached_tokens, prompt_cut
         completion.truncated = reply.truncated if len(text) == len(whole) else False
+        completion.looped = reply.finish == "repetition"
         return completion
 
     def _scores(self, tokens: list[list[int]], ctxlens: list[int], outputs: Any) -> list[tuple[float, bool]]:

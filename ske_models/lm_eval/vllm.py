@@ -19,6 +19,7 @@ from vllm import SamplingParams
 from ske_models.engines.vllm import VLLMRun
 from ske_models.errors import UserError
 from ske_models.lm_eval.continuous import Continuous, surely_fits
+from ske_models.loops import DETECTION
 from ske_models.records import Done, Request
 
 
@@ -34,6 +35,13 @@ def refusal(error: Exception, cause: str | None) -> str | None:
 
 class ContinuousVLLM(VLLM, Continuous):
     """The backend, with lm-eval's arguments but `data_parallel_size`, whose engines live for one call."""
+
+    def end_loops(self) -> None:
+        try:
+            from vllm.sampling_params import RepetitionDetectionParams
+        except ImportError as error:
+            raise UserError(f"stop_loops=True: this vLLM has no repetition detection ({error})") from error
+        self.detection, self.stop_loops = RepetitionDetectionParams(**DETECTION), True
 
     def write(self, requests: Sequence[Request], done: Done, quiet: bool) -> list[str]:
         run = VLLMRun(self.model, self._prepared, self._cut, self.lora_request)
@@ -69,6 +77,8 @@ class ContinuousVLLM(VLLM, Continuous):
         )
         # a stop string may stand in a text's thinking, which `_cut` takes away first
         stop = [text for text in until if text == eos] if self.think_end_token else until
+        if self.stop_loops:
+            settings["repetition_detection"] = self.detection
         return tokens, SamplingParams(max_tokens=limit, stop=stop, **settings)
 
     def _cut(self, request: Request, text: str) -> str:

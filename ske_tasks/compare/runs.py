@@ -199,6 +199,7 @@ def _note_settings(run: Run, about: Mapping[str, Any], ske: Mapping[str, Any]) -
             "prompt set": f"{ske['prompts']} ({ske['prompts_hash']})",
             "layout": ske["layout"],
             "knowledge limit": str(ske["knowledge_limit"]),
+            "texts that only repeat themselves": "ended" if ske.get("stop_loops") else "whole",
             "knowledge from": str(ske.get("knowledge_control") or ske.get("knowledge_file") or "the model"),
         }
         steps = ske["steps"].values()

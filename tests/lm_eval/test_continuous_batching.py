@@ -11,8 +11,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from ske_models.errors import UserError
+from ske_models.lm_eval.engine import LMEvalEngine
 from ske_models.lm_eval.hf import LONG, ContinuousHF
-from ske_models.records import Request
+from ske_models.records import Completion, Request
 
 GREEDY = {"do_sample": False, "temperature": 0.0, "until": []}
 QUESTIONS = [f"Which of these is correct? {'The capital of France is Paris. ' * n}" for n in range(6)]
@@ -67,6 +68,26 @@ def test_what_follows_a_text_is_asked_in_the_same_call(backend):
     texts = backend.write(first, done, quiet=True)
     assert len(following) == len(first)
     assert texts == static(backend, first + following)
+
+
+def test_static_batches_say_how_long_their_texts_are(backend):
+    requests = [request(backend, question) for question in QUESTIONS]
+    stop = static(backend, requests[:1])[0][20:26]
+    requests += [request(backend, question, until=[stop]) for question in QUESTIONS]
+    requests += [request(backend, question, limit=7) for question in QUESTIONS]
+    origin = Instance("generate_until", {}, ("", {}), 0)
+    requests = [replace(one, origin=origin) for one in requests]
+    texts = LMEvalEngine(backend, quiet=True).generate(requests, lambda *_: ())
+    assert not backend.suits(requests)
+    cut = set()
+    for text, other in zip(texts, backend.write(requests, nothing, quiet=True), strict=True):
+        assert isinstance(text, Completion)
+        assert isinstance(other, Completion)
+        assert (text, text.truncated, text.prompt_tokens) == (other, other.truncated, other.prompt_tokens)
+        ended = (other.tokens or 0) - (not other.truncated)  # without its end token
+        cut.add(text.tokens is None)
+        assert text.tokens in (ended, None)
+    assert cut == {True, False}, "where a stop string cuts it, its tokens are counted"
 
 
 def test_a_request_that_it_cannot_take_is_left_for_the_next_call(backend):

@@ -74,6 +74,20 @@ def steps(model: SKEExplicitLM) -> dict:
     return model.get_model_info()["ske"]["steps"]
 
 
+@pytest.mark.parametrize(("method", "rendered"), [("direct", 0), ("cot", 12), ("explicit", 24)])
+def test_a_conversation_is_rendered_once(model, monkeypatch, method, rendered):
+    lm, conversations = model(method=method), []
+    render = lm.engine.render
+
+    def spy(turns, chat):
+        conversations.append(turns)
+        return render(turns, chat)
+
+    monkeypatch.setattr(lm.engine, "render", spy)
+    evaluate(lm, "toy_write")
+    assert len(conversations) == rendered
+
+
 @pytest.mark.parametrize("task", ["toy_write", "toy_choice"])
 @pytest.mark.parametrize("chat", [True, False])
 def test_direct_equals_the_bare_backend_to_the_last_digit(inner, model, task, chat):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 from test_questions import make_run
 
-from ske_models import embedded
+from ske_models import embedded, loops
 from ske_models.errors import UserError
 from ske_models.files import read_jsonl
 from ske_models.lm_eval.engine import LMEvalEngine
@@ -26,6 +27,9 @@ from training.judges import itself
 from training.stages import questions, synthesize
 
 pytest.importorskip("vllm")
+
+from vllm.sampling_params import RepetitionDetectionParams
+from vllm.v1.core.sched.utils import check_sequence_repetition
 
 from ske_models.engines.vllm import Room, Sent
 
@@ -227,6 +231,36 @@ def test_a_round_writes_and_judges_itself(loaded, tmp_path, monkeypatch):
     verdicts, spent = itself.ask(run, 0, [row["knowledge"] for row in rows], tmp_path / "s.jsonl", "judge")
     assert len(verdicts) == 12
     assert spent["tokens"]["output"] > 0
+
+
+def test_loops_are_ended_by_vllm_own_rule_which_is_ours(model, loaded, monkeypatch):
+    draw = random.Random(0)
+    rule = RepetitionDetectionParams(**loops.DETECTION)
+    for _ in range(3000):
+        run = [draw.randrange(50) for _ in range(draw.randrange(1, 150))]
+        tokens = [draw.randrange(50) for _ in range(draw.randrange(20))] + (run * 49)[
+            : draw.randrange(1, 460)
+        ]
+        assert loops.loops(tokens) is check_sequence_repetition(tokens, rule)
+
+    whole = evaluate(model(store="none", max_knowledge_toks=200))
+    monkeypatch.setattr(
+        "ske_models.lm_eval.vllm.DETECTION", {"min_pattern_size": 1, "max_pattern_size": 9, "min_count": 2}
+    )
+    monkeypatch.setattr(loaded, "stop_loops", False)  # as before, when the test is over
+    lm = model(max_knowledge_toks=200, stop_loops=True)
+    ended = evaluate(lm)
+    step = lm.get_model_info()["ske"]["steps"]["knowledge"]
+    assert 0 < step["looped"] == sum(answer.trace["looped"]["knowledge"] for answer in ended)
+    for before, after in zip(whole, ended, strict=True):
+        assert before.trace["knowledge"].startswith(after.trace["knowledge"])
+        assert (before.trace["knowledge"] == after.trace["knowledge"]) is not after.trace["looped"][
+            "knowledge"
+        ]
+    again = model(max_knowledge_toks=200, stop_loops=True)
+    assert evaluate(again) == ended
+    found = again.get_model_info()["ske"]["steps"]["knowledge"]
+    assert (found["looped"], found["reused"]) == (step["looped"], 12)
 
 
 @pytest.mark.parametrize(
