@@ -1,7 +1,7 @@
 """What the two steps cost beyond their tokens: an explicit evaluation against the bare engine.
 
     VLLM_CPU_KVCACHE_SPACE=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --save
-    VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --model FOLDER --dtype bfloat16 --name gpu --save
+    VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --model FOLDER --dtype bfloat16 --save
 
 The floor is vLLM given, in one flat batch, exactly the prompts (both steps', as tokens) that the evaluation
 sent, and told to write exactly as many tokens for each. No real run can have that, as the prompts of step 2
@@ -218,8 +218,8 @@ def main() -> None:
             "number of steps is what stragglers cost there.",
             f"{n} questions of the six benchmarks (`ske_quick`), both steps, layout `{args.layout}`; "
             f"{args.model or 'the toy model (benchmarks/toy.py, 4 M parameters)'}, {args.dtype}, on "
-            f"{lm.inner.model.llm_engine.vllm_config.device_config.device_type}, {written / whole:,.0f} tokens "
-            f"written per second in the recorded run; at most {LIMIT} tokens a text; "
+            f"{lm.inner.model.llm_engine.vllm_config.device_config.device_type}, {written / whole:,.0f} "
+            f"tokens written per second in the recorded run; at most {LIMIT} tokens a text; "
             f"{args.repeats} interleaved repeats, median (lowest to highest).",
             f"{prompts:,} prompt tokens, {written:,} written. The prefix cache is on for all, empty before "
             f"each run, and holds {cache.num_gpu_blocks * cache.block_size:,} tokens in blocks of "
