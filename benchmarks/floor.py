@@ -1,7 +1,8 @@
 """What the two steps cost beyond their tokens: an explicit evaluation against the bare engine.
 
     VLLM_CPU_KVCACHE_SPACE=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --save
-    VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --model FOLDER --dtype bfloat16 --save
+    VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --model FOLDER --dtype bfloat16 \\
+            --name gpu --save
 
 The floor is vLLM given, in one flat batch, exactly the prompts (both steps', as tokens) that the evaluation
 sent, and told to write exactly as many tokens for each. No real run can have that, as the prompts of step 2
