@@ -48,6 +48,7 @@ class Item:
     tokens: int | None = None
     unanswered: bool | None = None
     truncated: bool | None = None
+    looped: bool | None = None
     leaked: bool | None = None
     texts: dict[str, str] = field(default_factory=dict)
 
@@ -152,7 +153,7 @@ def _item(
         cluster=_cluster(task, name, doc),
     )
     trace = doc.get("ske") or {}
-    item.tokens, item.truncated = _cost(trace)
+    item.tokens, item.truncated, item.looped = _cost(trace)
     checks = trace.get("checks")
     item.leaked = checks["answer"] is not None if checks else None
     if texts:
@@ -166,11 +167,15 @@ def _item(
     return item
 
 
-def _cost(trace: Mapping[str, Any]) -> tuple[int | None, bool | None]:
-    """(tokens written, whether a step reached its limit) of both steps; None where it is not known."""
+def _cost(trace: Mapping[str, Any]) -> tuple[int | None, bool | None, bool | None]:
+    """Of both steps: (tokens written, whether one reached its limit, whether `stop_loops` has ended one).
+
+    None where it is not known; the last one also where it is not so, as most runs end no text.
+    """
     written = [tokens for tokens in (trace.get("tokens") or {}).values() if tokens is not None]
     cut = [value for value in (trace.get("truncated") or {}).values() if value is not None]
-    return sum(written) if written else None, any(cut) if cut else None
+    looped = True in (trace.get("looped") or {}).values() or None
+    return sum(written) if written else None, any(cut) if cut else None, looped
 
 
 def _cluster(task: str, name: str, doc: Mapping[str, Any]) -> str:
@@ -301,7 +306,7 @@ def _opencompass_item(
     question = turns[-1] if turns else ""
     same = digest([question, said.get("gold")])
     item = Item(task, name, task, same, _opencompass_verdict(row), name.rsplit("/", 1)[0], name)
-    item.tokens, item.truncated = _cost(ske)
+    item.tokens, item.truncated, item.looped = _cost(ske)
     if texts:
         item.texts = {
             "question": question,

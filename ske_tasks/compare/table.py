@@ -161,8 +161,14 @@ def costs(found: Comparison) -> dict[str, list[str]]:
         rows["tokens written"].append(f"{sum(tokens):,}" if tokens else "")
         spent, made, needed = run.seconds or (0.0, 0, 0)
         part = "" if made == needed else f" ({made:,} of {needed:,} texts)"
-        rows["seconds in the engine"].append(f"{spent:,.0f}{part}" if needed else "")
-    flags = {"unanswered": "unanswered", "truncated": "truncated", "knowledge states an answer": "leaked"}
+        said = f"{spent:,.0f}{part}" if made else "all stored"
+        rows["seconds in the engine"].append(said if needed else "")
+    flags = {
+        "unanswered": "unanswered",
+        "truncated": "truncated",
+        "ended: repeats itself": "looped",
+        "knowledge states an answer": "leaked",
+    }
     for words, name in flags.items():
         for place in range(len(found.runs)):
             known = [value for item in found.column(place) if (value := getattr(item, name)) is not None]

@@ -14,7 +14,7 @@ import pytest
 from ske_models.errors import UserError
 from ske_tasks.compare.paired import mcnemar
 from ske_tasks.compare.runs import read
-from ske_tasks.compare.table import compare, differences, short
+from ske_tasks.compare.table import compare, costs, differences, short
 from ske_tasks.intervals import interval
 
 STAMP = "2026-01-01T00-00-00.000001"
@@ -116,6 +116,19 @@ def test_the_command_prints_costs_and_what_differs(two):
         assert text in done.stdout
     assert "differs: method: direct | explicit" in done.stdout
     assert "differs: prompt set" not in done.stdout
+
+
+def test_texts_that_were_ended_are_counted_and_a_run_from_the_store_took_no_time(tmp_path):
+    rows = table(random.Random(1), 5, ("ske_nq",))
+    lm_eval_run(tmp_path / "whole", rows)
+    for number, row in enumerate(rows["ske_nq"]):
+        row["doc"]["ske"]["looped"] = {"knowledge": None, "answer": number < 2}
+    steps = {"answer": {"seconds": 0.0, "asked": 5, "generated": 0}}
+    lm_eval_run(tmp_path / "ended", rows, stop_loops=True, steps=steps)
+    found = compare([run for name in ("whole", "ended") for run in read(tmp_path / name)])
+    assert costs(found)["ended: repeats itself"] == ["", "2"]
+    assert costs(found)["seconds in the engine"] == ["2", "all stored"]
+    assert "texts that only repeat themselves: whole | ended" in differences(found.runs)
 
 
 @pytest.mark.parametrize(
