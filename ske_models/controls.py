@@ -38,8 +38,8 @@ class EmptyKnowledge:
 def with_donors(items: Sequence[Item], seed: int = 0) -> list[Item]:
     """The items, each with the question whose knowledge it is given: another one of its group.
 
-    Within a group the questions pass their knowledge on in a circle, in an order drawn by `seed`; so each
-    one's is used once. A question that is alone in its group (a subset) gets that of a question of its task.
+    Within a group the questions pass their knowledge on in a circle, in an order drawn by `seed`, whatever the
+    order of `items`; so each one's is used once. A question that is alone in its group (a subset) gets that of a question of its task.
     Raises UserError for a task of a single question.
     """
     donors: dict[str, Question] = {}
@@ -49,7 +49,7 @@ def with_donors(items: Sequence[Item], seed: int = 0) -> list[Item]:
             groups.setdefault(item.group[: part + 1], {}).setdefault(item.question.text, item.question)
         for group, questions in groups.items():
             if len(questions) > 1:
-                order = list(questions)
+                order = sorted(questions)
                 random.Random(f"{seed} {group}").shuffle(order)
                 following = [*order[1:], order[0]]
                 donors.update((text, questions[other]) for text, other in zip(order, following, strict=True))

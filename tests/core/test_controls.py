@@ -33,6 +33,7 @@ def test_shuffled_gives_each_question_the_knowledge_of_another_one_of_its_subset
     assert len({item.donor.text for item in in_subset if item.donor}) == len(in_subset)
     assert set(donors) <= own
     assert [item.donor for item in with_donors(items())] == [item.donor for item in given]
+    assert with_donors(items()[::-1]) == given[::-1]
 
 
 def test_the_same_question_twice_is_one_question_and_a_single_one_is_refused():
