@@ -38,8 +38,9 @@ class EmptyKnowledge:
 def with_donors(items: Sequence[Item], seed: int = 0) -> list[Item]:
     """The items, each with the question whose knowledge it is given: another one of its group.
 
-    Within a group the questions pass their knowledge on in a circle, in an order drawn by `seed`, whatever the
-    order of `items`; so each one's is used once. A question that is alone in its group (a subset) gets that of a question of its task.
+    Within a group the questions pass their knowledge on in a circle, in an order drawn by `seed`; so each
+    one's is used once. The order of `items` does not matter. A question that is alone in its group (a subset)
+    gets that of a question of its task.
     Raises UserError for a task of a single question.
     """
     donors: dict[str, Question] = {}
