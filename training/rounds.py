@@ -28,7 +28,7 @@ from training.serving import servers as serving
 from training.serving import where
 from training.serving.servers import RunServers
 from training.settings.paths import folder_at
-from training.stages import Stage, agreement, base, evaluate, judge, sft
+from training.stages import Stage, agreement, base, evaluate, judge, mix, sft
 
 console = Console(stderr=True, highlight=False)
 PATIENCE = 20.0  # seconds; the stage of a killed command ends sooner
@@ -125,12 +125,13 @@ def _why(error: OSError | ValueError) -> str:
 def _begin(folder: RunFolder) -> None:
     """The recipe and M0 into the folder. What is done must have been done by this recipe.
 
-    Raises UserError for what would stop the run hours later: no such prompt set, no key, no vLLM or too few
-    GPUs for the servers that it starts, no M0, one without a chat template, or a template of the recipe that
-    is refused.
+    Raises UserError for what would stop the run hours later: no such prompt set, no key, no general data that
+    is to be mixed in, no vLLM or too few GPUs for the servers that it starts, no M0, one without a chat
+    template, or a template of the recipe that is refused.
     """
     earlier.renamed(folder)
     judge.check(folder.recipe)
+    mix.check(folder.recipe)
     serving.check(folder.recipe)
     start_from = folder.recipe.model.base
     if start_from is not None and start_from.chat_template is not None:

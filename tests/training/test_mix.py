@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+from small_runs import command, refused, small, write
 
 from ske_models import files, prompts
 from ske_models.method import Question, answer_messages, knowledge_messages
@@ -191,3 +192,12 @@ def test_no_examples_at_all(tmp_path):
     run = make(tmp_path, **dict.fromkeys(MIX, 0))
     with pytest.raises(SystemExit, match="no examples"):
         mix.run(run, 1)
+
+
+def test_general_data_that_nobody_names_is_missed_at_once(tmp_path):
+    content = small(rounds=[{"judge": "judge", "questions": 4, "mix": {}}])
+    content["general"] = []
+    file = write(tmp_path / "r.yaml", content)
+    said = refused(command("--recipe", file, "--run", tmp_path / "run"))
+    assert "round 1 mixes in general data, and the recipe names no source of it" in said
+    assert not list((tmp_path / "run").glob("round*")), "something was done first"

@@ -24,7 +24,7 @@ from ske_models.reply import reply_of
 from training import domains
 from training.data.sources import chats
 from training.data.texts import ScoredRow, SelectedRow, TextRow, as_question, replies, rows_of
-from training.recipe import DatasetChats
+from training.recipe import DatasetChats, Recipe
 from training.run_folder import RunFolder
 from training.stages import Stage, part, prompting
 from training.stages.judge import KINDS, Judged, Kind, prompt
@@ -63,6 +63,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
             scores[about] = _histogram(drawn)
             found += [{key: row[key] for key in ("id", "kind", "prompt", "completion")} for row in drawn]
     if mix.general != 0:
+        check(folder.recipe)
         drawn, kinds["general"] = _general(folder, mix.general, seed)
         found += drawn
     if not found:
@@ -182,12 +183,20 @@ def stratified(rows: Sequence[Row], count: int, rng: random.Random) -> list[Row]
     return drawn
 
 
+def check(recipe: Recipe) -> None:
+    """Raises UserError if general data is to be mixed in and the recipe names none."""
+    for n, settings in enumerate(recipe.rounds, start=1):
+        if settings.mix.general != 0 and not recipe.general:
+            raise UserError(
+                f"rounds: round {n} mixes in general data, and the recipe names no source of it; add one "
+                "under general, or write mix: {general: 0}"
+            )
+
+
 def _general(folder: RunFolder, count: int | None, seed: str) -> tuple[list[Row], dict[str, int]]:
     """(`count` general examples, counts): an equal share from each source, new ones every round."""
     found: list[Row] = []
     there, dropped, sources = 0, 0, folder.recipe.general
-    if not sources:
-        raise UserError("general: the recipe names no source, but rounds[].mix.general is not 0; add one")
     rows_of = []
     for i, source in enumerate(sources):
         domain = domains.named(source.source)
