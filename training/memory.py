@@ -222,7 +222,8 @@ def say(shapes: Shapes, sft: Sft) -> list[str]:
     each = ", ".join(f"{name} {found.fixed / 1e9:,.1f} GB" for name, found in needs.items())
     way = "full" if sft.lora is None else "QLoRA" if sft.lora.load_in_4bit else "LoRA"
     lines = [
-        f"memory of training {shapes.parameters / 1e9:,.2f} billion parameters, per process: {each}",
+        f"memory of training {_count(shapes.parameters)} parameters, per process:",
+        f"  {each}",
         f"  besides at most {own.activations / 1e9:,.1f} GB for {own.examples} x {own.tokens:,} tokens; "
         f"here: {own.available / 1e9:,.1f} GB of {own.kind}",
     ]
@@ -234,6 +235,11 @@ def say(shapes: Shapes, sft: Sft) -> list[str]:
             "sft.max_length, or set sft.gradient_checkpointing"
         )
     return lines
+
+
+def _count(parameters: int) -> str:
+    """8.03 billion, or 1.6 million."""
+    return f"{parameters / 1e9:,.2f} billion" if parameters >= 1e8 else f"{parameters / 1e6:,.1f} million"
 
 
 def check(shapes: Shapes | None, sft: Sft) -> None:
