@@ -29,7 +29,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-GRACE = 4.0  # seconds that servers have to end by themselves: then a killed run leaves nothing after 10
+GRACE = 3.0  # seconds that servers have to end by themselves: then a killed run leaves nothing after 10,
+DEAD = 1.5  # and these that the kernel has to end what was killed, on a machine that is busy, too
 TICK = 0.25  # seconds between two looks at the servers
 BEGINS = "--- started"  # the line in a log above what a server says from there on
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
@@ -143,7 +144,7 @@ def _tell(where: Any, line: str) -> None:
 def end(session: int) -> None:
     """Ends the processes of a session but this one: asks, so that shared memory is given back, then kills."""
     _until_none_is_left(session, signal.SIGTERM, GRACE)
-    _until_none_is_left(session, signal.SIGKILL, GRACE)
+    _until_none_is_left(session, signal.SIGKILL, DEAD)
 
 
 def _until_none_is_left(session: int, number: signal.Signals, seconds: float) -> None:
