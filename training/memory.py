@@ -7,6 +7,7 @@ A run whose training cannot fit is refused before anything is generated for it.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -248,6 +249,8 @@ def check(shapes: Shapes | None, sft: Sft) -> None:
         return
     if sft.lora is not None and sft.lora.load_in_4bit and visible().kind != "GPU":
         raise UserError("sft.lora.load_in_4bit: needs a CUDA GPU, and there is none here; leave it out")
+    if sft.lora is not None and sft.lora.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("sft.lora.load_in_4bit: needs bitsandbytes; pip install bitsandbytes")
     found = need(shapes, sft)
     if found.fits:
         return

@@ -49,7 +49,8 @@ def show(folder: RunFolder, rounds: Iterable[int]) -> None:
     shapes = shapes_of(folder)
     each = f"{shapes.bytes / 1e9:.3f} GB each" if shapes else "of a size that is known only with the network"
     _say(console, f"checkpoints: {folder.rounds}, {each}")
-    for line in memory.say(shapes, recipe.sft) if shapes else ():
+    unknown = ["memory of training: known only with the network, or with the weights"]
+    for line in memory.say(shapes, recipe.sft) if shapes else unknown:
         _say(console, line)
     for line in _servers(folder):
         _say(console, line)
@@ -174,7 +175,8 @@ def _parts(folder: RunFolder) -> list[str]:
     if own:
         size = recipe.analysis.self_scored or items
         of = f"{size:,} texts of each of {_some(own // size, 'round')} that score themselves"
-        lines.append(f"  {2 * own:,}: the same of {of}")
+        what = "the same" if tested else "knowledge and reasoning"
+        lines.append(f"  {2 * own:,}: {what} of {of}")
     return lines
 
 

@@ -54,7 +54,7 @@ def train(folder: RunFolder, n: int) -> dict[str, Any]:
     """Makes RUN/M{n} and returns its counts.
 
     Raises UserError: no start checkpoint, one without a chat template, no example (short enough), a batch
-    that cannot be split over the processes, too little memory or disk space, a loss that is not finite.
+    that cannot be split over the processes, too little disk space, a loss that is not finite.
     """
     sft, target, rows = (
         settings(folder, n),

@@ -3,6 +3,7 @@ the refusal of what cannot fit."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 
@@ -117,6 +118,9 @@ def test_an_8b_model(monkeypatch):
     spread = Sft(accelerate="fsdp2")
     assert memory.need(shapes, spread).fixed == pytest.approx(16 * 8.030e9 / 8, rel=1e-3)
     memory.check(shapes, spread)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        with pytest.raises(SystemExit, match="load_in_4bit: needs bitsandbytes; pip install bitsandbytes"):
+            memory.check(shapes, Sft(lora=Lora(load_in_4bit=True)))
     monkeypatch.setattr(memory, "visible", lambda cpu=False: memory.Memory("RAM", 1, 64e9))
     with pytest.raises(SystemExit, match="load_in_4bit: needs a CUDA GPU, and there is none here"):
         memory.check(shapes, Sft(lora=Lora(load_in_4bit=True)))
