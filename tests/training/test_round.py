@@ -42,7 +42,7 @@ ROW = {
         (["--rounds", "3-2"], "rounds 1 to 4 are in the recipe"),
         (["--rounds", "two"], "rounds 1 to 4 are in the recipe"),
         (["--rounds", "5"], "rounds 1 to 4 are in the recipe"),
-        (["--until", "selection"], "no stage; one of: base, questions, synthesize, judge, select"),
+        (["--until", "selection"], "no stage; one of: base, questions, synthesize, judge, agreement, select"),
         (["--rounds", "3"], "is missing; do what makes"),
         (["--status"], "no run here; start one with"),
     ],
