@@ -27,6 +27,7 @@ METRICS = (
     "acc_norm",
 )  # the first of these that a sample has is its verdict
 OPENCOMPASS_GROUPS = {"lukaemon_mmlu_": "mmlu", "agieval-": "agieval", "bbh-": "bbh"}
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # lm-eval notes some functions as <function shots at 0x7fcc314677e0>
 PASSAGE = 100  # characters: AGIEval's questions that begin with the same ones are about one passage
 
 
@@ -217,7 +218,8 @@ def _note_settings(run: Run, about: Mapping[str, Any], ske: Mapping[str, Any]) -
     for task, task_config in about["configs"].items():
         for key, value in task_config.items():
             if key != "metadata":  # the model's arguments
-                run.settings[f"{task}: {key}"] = value if isinstance(value, str) else json.dumps(value)
+                text = value if isinstance(value, str) else json.dumps(value)
+                run.settings[f"{task}: {key}"] = ADDRESS.sub("", text)
         run.settings[f"{task}: version"] = str(about["versions"].get(task))
         run.settings[f"{task}: few-shot examples"] = str(about["n-shot"].get(task))
 

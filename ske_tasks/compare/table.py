@@ -134,15 +134,17 @@ def _a_row_per_run(found: Comparison) -> Table:
     groups = found.pairs.groups
     few = len(groups) <= 2
     table = Table(title="Accuracy in percent" + (" [95 % interval]" if few else ""))
-    table.add_column("", no_wrap=True)
-    for group in groups:
-        n = found.pairs.accuracy(group, 0).n
-        table.add_column(f"{escape(group.removeprefix('ske_'))}\nn {n:,}", justify="right")
-    if len(groups) > 1:
-        table.add_column("average", justify="right")
+    table.add_column(
+        "", overflow="fold", min_width=12
+    )  # gives way where the terminal is narrow: no figure does
     spent = costs(found)
-    for cost in spent:
-        table.add_column(cost, justify="right")
+    heads = [
+        f"{escape(group.removeprefix('ske_').removeprefix('quick_'))}\nn {found.pairs.accuracy(group, 0).n:,}"
+        for group in groups
+    ]
+    heads += ["average"] if len(groups) > 1 else []
+    for head in [*heads, *(cost.replace(" ", "\n") for cost in spent)]:
+        table.add_column(head, justify="right", no_wrap=True)
     for run, name in enumerate(found.names):
         values = [found.pairs.accuracy(group, run) for group in groups]
         values += [found.pairs.average(run)] if len(groups) > 1 else []
@@ -202,7 +204,10 @@ def paired(found: Comparison) -> Table:
 
 def _pairs(runs: Sequence[Run]) -> list[tuple[int, int]]:
     """Of many runs those two that are worth a look: the methods of each folder; and by each method every
-    folder against the one before it, and the last against the first (M1 - M0, M2 - M1, ..., M4 - M0)."""
+    folder against the one before it, and the last against the first (M1 - M0, M2 - M1, ..., M4 - M0). Up to
+    eight folders of one run each: all pairs."""
+    if len(runs) <= 2 * BESIDE and len({run.name for run in runs}) == len(runs):
+        return [*combinations(range(len(runs)), 2)]
     found = [
         (base, run) for base, run in combinations(range(len(runs)), 2) if runs[base].name == runs[run].name
     ]

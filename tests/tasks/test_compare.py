@@ -14,7 +14,7 @@ import pytest
 from ske_models.errors import UserError
 from ske_tasks.compare.paired import mcnemar
 from ske_tasks.compare.runs import read
-from ske_tasks.compare.table import compare, costs, differences, short
+from ske_tasks.compare.table import compare, costs, differences, paired, short
 from ske_tasks.intervals import interval
 
 STAMP = "2026-01-01T00-00-00.000001"
@@ -150,6 +150,15 @@ def test_a_change_of_prompts_or_extraction_is_said(tmp_path, two, ske, extractio
     assert differences([read(two[0])[0], read(tmp_path / "c")[0]]) == ([line] if line else [])
 
 
+def test_where_a_function_was_in_memory_is_no_change_of_the_task(two):
+    for run, where in zip(two, ("0x7fcc314677e0", "0x7fcdf9b87740"), strict=True):
+        file = next(run.rglob("results_*.json"))
+        about = json.loads(file.read_text())
+        about["configs"]["ske_nq"]["fewshot_config"] = {"process_docs": f"<function shots at {where}>"}
+        file.write_text(json.dumps(about))
+    assert not [line for line in differences([read(path)[0] for path in two]) if "fewshot" in line]
+
+
 def test_another_task_text_is_said_by_name(tmp_path, two):
     file = next(two[1].rglob("results_*.json"))
     about = json.loads(file.read_text())
@@ -280,6 +289,16 @@ def test_checkpoints_by_methods_are_shown_as_a_paper_does(tmp_path):
     assert ("M1 (explicit)", "M1 (direct)") in pairs
     assert ("M2 (explicit)", "M0 (direct)") not in pairs
     assert len(pairs) == 3 + 2 * 3
+
+
+def test_five_folders_of_one_run_each_are_compared_in_all_pairs(tmp_path):
+    for k in range(5):
+        samples = {
+            task: [sample(task, i, i % 5 < k, "direct") for i in range(10)] for task in ("ske_a", "ske_b")
+        }
+        lm_eval_run(tmp_path / f"way{k}", samples, "explicit" if k else "direct")
+    found = compare([read(tmp_path / f"way{k}")[0] for k in range(5)])
+    assert paired(found).row_count == 10
 
 
 def test_what_is_no_run_is_one_line(tmp_path):
