@@ -129,18 +129,23 @@ def accuracies(found: Comparison) -> Table:
     return table
 
 
+def benchmarks(tasks: Sequence[str]) -> list[str]:
+    """Names of tasks for the head of a wide table: ske_quick_mmlu is mmlu, if nothing else is."""
+    names = [task.removeprefix("ske_").removeprefix("quick_") for task in tasks]
+    return names if len(set(names)) == len(names) else list(tasks)
+
+
 def _a_row_per_run(found: Comparison) -> Table:
     """As the main table of a paper: models and methods below each other, benchmarks beside each other."""
     groups = found.pairs.groups
     few = len(groups) <= 2
     table = Table(title="Accuracy in percent" + (" [95 % interval]" if few else ""))
-    table.add_column(
-        "", overflow="fold", min_width=12
-    )  # gives way where the terminal is narrow: no figure does
+    # the name gives way where the terminal is narrow: no figure does
+    table.add_column("", overflow="fold", min_width=12)
     spent = costs(found)
     heads = [
-        f"{escape(group.removeprefix('ske_').removeprefix('quick_'))}\nn {found.pairs.accuracy(group, 0).n:,}"
-        for group in groups
+        f"{escape(name)}\nn {found.pairs.accuracy(group, 0).n:,}"
+        for group, name in zip(groups, benchmarks(groups), strict=True)
     ]
     heads += ["average"] if len(groups) > 1 else []
     for head in [*heads, *(cost.replace(" ", "\n") for cost in spent)]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ske_tasks.compare.table import benchmarks
 from training.reporting import plots, tables
 from training.reporting.cells import NONE, by_checkpoint, cell, listed, table
 from training.reporting.tables import AVERAGE, EXTRACTION, Results, Series
@@ -105,7 +106,7 @@ def main_table(found: Results) -> dict[str, Any] | None:
             shown = values + (average if len(named) > 1 else [])
             cells = [NONE if value is None else f"{100 * value:.1f}" for value in shown]
             rows.append([f"M{k} {NAMES[method]}", *cells])
-    head = ["", *(task.removeprefix("ske_") for task in named), *([AVERAGE] if len(named) > 1 else [])]
+    head = ["", *benchmarks(named), *([AVERAGE] if len(named) > 1 else [])]
     return table("main", head, rows, "Accuracy in percent as lm-eval prints it")
 
 
