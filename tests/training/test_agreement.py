@@ -46,6 +46,8 @@ def test_unscored_texts_are_counted_and_left_out():
     empty = compared([], 8)
     assert (empty["n"], empty["unscored"], empty["spearman"], empty["precision"]) == (0, None, None, None)
     assert warnings({"knowledge": empty}) == []
+    [said] = warnings({"knowledge": compared([(None, 3), (None, 9)], 8)})
+    assert said.startswith("none of 2 texts that the judge scored, too, has a self-score of its knowledge")
 
 
 def test_chance_is_warned_of():

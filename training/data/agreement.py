@@ -53,8 +53,14 @@ def of_cells(cells: Sequence[Sequence[int]], threshold: int) -> dict[str, Any]:
 
 
 def warnings(kinds: Mapping[Any, dict[str, Any]]) -> list[str]:
-    """A line for each kind of text whose self-given scores are no better than chance."""
-    return [
+    """A line for each kind of text whose self-given scores are no better than chance, or are not there."""
+    none = [
+        f"none of {found['texts']:,} texts that the judge scored, too, has a self-score of its {kind}: "
+        "generation.max_verdict_tokens may be too low, or the model cannot judge"
+        for kind, found in kinds.items()
+        if found["texts"] and found["unscored"] == 1
+    ]
+    return none + [
         f"self-scores of {kind} are no better than chance on {found['n']:,} texts that the judge scored, too "
         f"({_said(found)}): what this round selects by them, and what is trained on it, is noise"
         for kind, found in kinds.items()
