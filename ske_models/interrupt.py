@@ -1,4 +1,4 @@
-"""Ctrl-C in a long job: one line that says how to go on, exit status 130, and no traceback.
+"""Ctrl-C or SIGTERM in a long job: one line that says how to go on, exit status 130 or 143, no traceback.
 
 ends_in_a_line(lambda: "what is finished is in the store; the same command goes on")
 """
@@ -6,25 +6,27 @@ ends_in_a_line(lambda: "what is finished is in the store; the same command goes 
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 
-STATUS = 130  # 128 + SIGINT, as a shell has it
 _lines: list[Callable[[], str]] = []
+# What else would end the process without a word, and what it is then: somebody else's handler stays.
+_DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 class InterruptedByUser(SystemExit):
-    """Ctrl-C. Its line comes when the process has ended all else."""
+    """Ctrl-C or SIGTERM. Its line comes when the process has ended all else."""
 
-    def __init__(self) -> None:
-        super().__init__(STATUS)
+    def __init__(self, which: int) -> None:
+        super().__init__(128 + which)  # as a shell has it
 
 
 def ends_in_a_line(how_to_go_on: Callable[[], str]) -> None:
-    """From here on, Ctrl-C ends this process in that line. A second one ends it at once.
+    """From here on, Ctrl-C and SIGTERM end this process in that line. A second one ends it at once.
 
     The last call has the line. Nothing changes in a thread, at a prompt (Python's, a notebook), nor where
     somebody else takes the signal already.
@@ -34,14 +36,17 @@ def ends_in_a_line(how_to_go_on: Callable[[], str]) -> None:
         return
     if threading.current_thread() is not threading.main_thread():
         return
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return
+    process = os.getpid()
 
-    def stop(_: int, __: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    def stop(which: int, _: FrameType | None) -> None:
+        signal.signal(which, signal.SIG_DFL)
+        if os.getpid() != process:  # forked from it: its line is not for this one to say
+            os.kill(os.getpid(), which)
         line = f"ske-learn: interrupted; {_lines[-1]()}"
         # last, after progress bars that close meanwhile
         atexit.register(print, line, file=sys.stderr, flush=True)
-        raise InterruptedByUser
+        raise InterruptedByUser(which)
 
-    signal.signal(signal.SIGINT, stop)
+    for which, default in _DEFAULTS.items():
+        if signal.getsignal(which) is default:
+            signal.signal(which, stop)

@@ -1,4 +1,4 @@
-"""Ctrl-C in a process of its own: one line, status 130, no traceback."""
+"""Ctrl-C and SIGTERM in a process of its own: one line, status 130 or 143, no traceback."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ finally:
 """
 
 
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("way", ["plain", "asyncio"])
-def test_one_line_and_status_130(way):
+def test_one_line_and_the_status_of_the_signal(way, which):
     script = SCRIPT.format(before="")
     if way == "asyncio":
         script = script.replace(
@@ -34,9 +35,9 @@ def test_one_line_and_status_130(way):
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(which)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + which
     assert err.strip() == "ske-learn: interrupted; the same command goes on"
     assert "cleaned up" in out
 
@@ -51,3 +52,13 @@ def test_whoever_takes_the_signal_already_keeps_it():
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 3
     assert "mine" in out
+
+
+def test_a_forked_process_ends_without_the_line():
+    fork = "child = os.fork()\n    print('ready' if child else '', flush=True)"
+    script = "import os\n" + SCRIPT.format(before="").replace('print("ready", flush=True)', fork)
+    script = script.replace("time.sleep(60)", "os.kill(child, signal.SIGTERM) if child else time.sleep(60)")
+    script = script.replace("finally:", "finally:\n    print(os.waitpid(child, 0)[1] if child else '')")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert str(int(signal.SIGTERM)) in done.stdout.split()
+    assert "interrupted" not in done.stderr
