@@ -50,7 +50,7 @@ def laptop(checkpoint: str, tiny: bool = False, **changes: Any) -> dict[str, Any
         content = merged(content, TINY)
         content["rounds"] = [
             {"judge": "judge", "questions": 12, "mix": FEW},
-            {"judge": "self", "questions": 12, "mix": FEW},
+            {"judge": "judge", "questions": 12, "mix": FEW},  # a model at chance writes no verdict to read
         ]
     return merged(content, changes)
 
