@@ -47,7 +47,7 @@ def base_model(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def scaled(base_model: Path, template: Path, server: JudgeServer) -> dict[str, Any]:
     """recipes/paper.yaml with other counts, model, data, backend and judge's address, for a CPU."""
     paper = yaml.safe_load((FOLDER / "paper.yaml").read_text(encoding="utf-8"))
-    del paper["generation"]["args"], paper["evaluate"]["args"]  # vLLM's
+    del paper["generation"]["serve"], paper["generation"]["args"], paper["evaluate"]["args"]  # vLLM's
     args = {"dtype": "float32", "device": "cpu", "batch_size": 16}
     cpu = {"gradient_checkpointing": False, "attention": "sdpa", "padding_free": False, "accelerate": None}
     sft = cpu | {"bf16": False, "max_length": 3000}
