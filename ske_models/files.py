@@ -110,6 +110,11 @@ def write_text(path: Path, text: str) -> None:
         ) from error
 
 
+def cache_folder() -> Path:
+    """Where stores go by default: $XDG_CACHE_HOME/ske-learn, else ~/.cache/ske-learn."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ske-learn"
+
+
 def encodable(text: str) -> str:
     """The text without halves of surrogate pairs, which no file can hold: U+FFFD is in their place."""
     try:

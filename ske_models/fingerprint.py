@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ske_models.errors import UserError
-from ske_models.files import user_path
+from ske_models.files import cache_folder, user_path
 from ske_models.secrets import NAMES as SECRETS
 from ske_models.secrets import masked
-from ske_models.store import cache_folder
 
 log = logging.getLogger(__name__)
 

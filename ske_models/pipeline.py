@@ -229,10 +229,9 @@ class Scheduler:
             return []
         self.call[position] = None
         request, key, pipeline = pending.request, pending.key, self.pipeline
-        written = output(pipeline, request, text, "generated")
         if key is not None and not (isinstance(text, Completion) and text.filtered):
-            prompts, question = pipeline.prompts.hash, request.question
-            pipeline.store.put(key, request.step, prompts, question, text, written.looped)
+            pipeline.store.put(key, request.step, pipeline.prompts.hash, request.question, text)
+        written = output(pipeline, request, text, "generated")
         self._count(request, text, written)
         waiting = [pending.index]
         if key is not None:
@@ -338,12 +337,12 @@ def stored(pipeline: Pipeline, request: Request, key: str) -> StepOutput | None:
     if text is None:
         return None
     pipeline.counts[request.step].reused += 1
-    return output(pipeline, request, text, "store", pipeline.stop_loops and pipeline.store.looped(key))
+    return output(pipeline, request, text, "store")
 
 
-def output(pipeline: Pipeline, request: Request, text: str, source: str, looped: bool = False) -> StepOutput:
-    """A text of the model, measured whole, with what of it is the reply. looped: as the store says."""
+def output(pipeline: Pipeline, request: Request, text: str, source: str) -> StepOutput:
+    """A text of the model, measured whole, with what of it is the reply."""
     tokens, truncated = measured(pipeline.engine, request, text)
     _, reply, finished = split_thought(text, pipeline.marks)
-    looped = looped or (isinstance(text, Completion) and text.looped)
+    looped = isinstance(text, Completion) and text.looped
     return StepOutput(text, source, tokens, truncated, reply, finished, looped)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from ske_models.controls import CONTROLS, EMPTY, SHUFFLED, EmptyKnowledge
 from ske_models.errors import UserError, at_least_one, one_of
-from ske_models.files import user_path
+from ske_models.files import cache_folder, user_path
 from ske_models.fingerprint import digest
 from ske_models.knowledge import KnowledgeFile
 from ske_models.method import LAYOUTS, METHODS, Layout
@@ -24,7 +24,7 @@ from ske_models.pipeline import MAX_IN_FLIGHT, Pipeline
 from ske_models.prompts import load as load_prompts
 from ske_models.records import Engine, Settings
 from ske_models.reply import marks_of
-from ske_models.store import Store, cache_folder
+from ske_models.store import Store
 
 DEFAULT_STORE = "default"  # a file in the cache folder, one per model
 

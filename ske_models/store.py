@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from ske_models.errors import UserError
 from ske_models.files import encodable
+from ske_models.records import Completion
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -28,10 +28,13 @@ CREATE TABLE IF NOT EXISTS steps (
     prompts TEXT NOT NULL,      -- hash of the prompt set
     question TEXT NOT NULL,     -- as the knowledge step was shown it
     text TEXT NOT NULL,         -- what the model wrote
-    written INTEGER NOT NULL    -- how often it was generated: 1, unless two processes did it at once
+    written INTEGER NOT NULL,   -- how often it was generated: 1, unless two processes did it at once
+    tokens INTEGER,             -- how many the engine says that it has, and whether it reached its limit;
+    truncated INTEGER,          -- NULL where it does not say: then the tokenizer counts
+    looped INTEGER              -- 1: `stop_loops` has ended it
 );  -- with rowids: texts are appended, and only the keys' index is written at random places
-CREATE TABLE IF NOT EXISTS looped (key TEXT PRIMARY KEY);  -- of texts that `stop_loops` has ended
 """
+SAID = ("tokens", "truncated", "looped")  # columns that a store made before 2026-11-26 lacks
 
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
@@ -40,11 +43,6 @@ def step_key(step: str, prompt: Any, settings: Mapping[str, Any]) -> str:
     """The key of one generation. `prompt`: the rendered prompt (text, or anything JSON can hold)."""
     # half of a surrogate pair, which JSON can hold, is as good as any other character of a key
     return hashlib.sha256(_encode([step, prompt, settings]).encode(errors="surrogatepass")).hexdigest()[:32]
-
-
-def cache_folder() -> Path:
-    """Where stores go by default: $XDG_CACHE_HOME/ske-learn, else ~/.cache/ske-learn."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ske-learn"
 
 
 class Store:
@@ -73,6 +71,10 @@ class Store:
             self._db.execute("PRAGMA cache_size=-16000")  # KB
             self._db.execute("PRAGMA wal_autocheckpoint=10000")  # pages of 4 KB
             self._db.executescript(SCHEMA)
+            columns = {row[1] for row in self._db.execute("PRAGMA table_info(steps)")}
+            for name in SAID:
+                if name not in columns:
+                    self._db.execute(f"ALTER TABLE steps ADD COLUMN {name} INTEGER")
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"store={path}: cannot be used: {_reason(error)}") from error
         self._claimed = self._is_mine()
@@ -109,31 +111,33 @@ class Store:
             self._row("INSERT OR IGNORE INTO meta VALUES ('fingerprint', ?)", mine)
             self._claimed = self._is_mine()
 
-    def get(self, key: str) -> str | None:
-        """The text of a key; None if there is none."""
+    def get(self, key: str) -> Completion | None:
+        """The text of a key, with what the engine has said of its length; None if there is none."""
         self._claim()
-        row = self._row("SELECT text FROM steps WHERE key = ?", key)
-        return None if row is None else row[0]
+        row = self._row("SELECT text, tokens, truncated, looped FROM steps WHERE key = ?", key)
+        if row is None:
+            return None
+        text, tokens, truncated, looped = row
+        known = Completion(text)
+        known.tokens, known.truncated = tokens, None if truncated is None else bool(truncated)
+        known.looped = bool(looped)
+        return known
 
-    def looped(self, key: str) -> bool:
-        """Whether the text of a key was ended because it only repeated itself."""
-        return self._row("SELECT 1 FROM looped WHERE key = ?", key) is not None
-
-    def put(self, key: str, step: str, prompts: str, question: str, text: str, looped: bool = False) -> None:
-        """Writes a finished text. It is on disk when this returns."""
+    def put(self, key: str, step: str, prompts: str, question: str, text: str) -> None:
+        """Writes a finished text, with what a `Completion` says of it. It is on disk when this returns."""
         self._claim()
-        if looped:
-            self._row("INSERT OR IGNORE INTO looped VALUES (?)", key)
+        said = (text.tokens, text.truncated, text.looped) if isinstance(text, Completion) else (None,) * 3
         self._row(
-            "INSERT INTO steps VALUES (?, ?, ?, ?, ?, 1) "
-            "ON CONFLICT(key) DO UPDATE SET written = written + 1",
+            "INSERT INTO steps (key, step, prompts, question, text, written, tokens, truncated, looped) "
+            "VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT(key) DO UPDATE SET written = written + 1",
             key,
             step,
             prompts,
             *(encodable(field) for field in (question, text)),
+            *said,
         )
 
-    def _row(self, sql: str, *values: str) -> Any:
+    def _row(self, sql: str, *values: str | int | None) -> Any:
         """The first row of a statement. Raises UserError where the file fails in mid-run."""
         try:
             return self._db.execute(sql, values).fetchone()

@@ -21,8 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ske_models.files import cache_folder
 from ske_models.fingerprint import digest
-from ske_models.store import cache_folder
 
 log = logging.getLogger(__name__)
 

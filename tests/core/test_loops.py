@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,16 @@ def test_a_server_is_only_accused_of_a_loop_that_the_rule_had_ended():
     assert not surely_loops("The same again. " * 30)
 
 
+OLD_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE steps (
+    key TEXT PRIMARY KEY, step TEXT NOT NULL, prompts TEXT NOT NULL,
+    question TEXT NOT NULL, text TEXT NOT NULL,
+    written INTEGER NOT NULL    -- how often it was generated: 1, unless two processes did it at once
+);
+"""  # as of commit 6185463
+
+
 class LoopingEngine(InstantEngine):
     """Its knowledge is ended, its answers are not."""
 
@@ -78,6 +90,21 @@ def test_what_was_ended_is_counted_and_in_the_trace_also_from_the_store(tmp_path
     assert one.report()["stop_loops"] is True
 
 
+@pytest.mark.parametrize("truncated", [False, True])
+def test_a_length_that_the_engine_said_is_the_same_from_the_store(tmp_path: Path, truncated):
+    """A tokenizer counts another number: an answer would be cut in one run, and whole when it goes on."""
+    store = Store(tmp_path / "store.sqlite", OWNER)
+    text = Completion("again again")
+    text.tokens, text.truncated = 77, truncated
+    store.put("1", "answer", "p", "q", text)
+    store.put("2", "answer", "p", "q", "plain")
+    found, plain = store.get("1"), store.get("2")
+    assert found is not None
+    assert (found, found.tokens, found.truncated, found.looped) == ("again again", 77, truncated, False)
+    assert plain is not None
+    assert (plain.tokens, plain.truncated) == (None, None)
+
+
 def test_a_text_that_may_not_loop_is_another_text(tmp_path: Path):
     store = Store(tmp_path / "store.sqlite", OWNER)
     engine = InstantEngine()
@@ -86,9 +113,10 @@ def test_a_text_that_may_not_loop_is_another_text(tmp_path: Path):
         assert len(engine.prompts) == written
 
 
-def test_a_store_of_the_last_release_takes_such_texts(tmp_path: Path):
+def test_a_store_without_lengths_takes_such_texts(tmp_path: Path):
     path = tmp_path / "store.sqlite"
-    Store(path, OWNER)._db.execute("DROP TABLE looped")
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(OLD_SCHEMA)
     pipeline(LoopingEngine(), Store(path, OWNER), stop_loops=True).run(items(1))
     assert (
         pipeline(InstantEngine(), Store(path, OWNER), stop_loops=True)

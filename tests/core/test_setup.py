@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ske_models.errors import UserError
+from ske_models.files import cache_folder
 from ske_models.setup import Setup, store_path
-from ske_models.store import Store, cache_folder
+from ske_models.store import Store
 
 MODEL = {"backend": "hf", "weights": "1"}
 
