@@ -1,8 +1,7 @@
 """What the two steps cost beyond their tokens: an explicit evaluation against the bare engine.
 
     VLLM_CPU_KVCACHE_SPACE=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --save
-    VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --model FOLDER --dtype bfloat16 \\
-            --name gpu --save
+    VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --model FOLDER --dtype bfloat16
 
 The floor is vLLM given, in one flat batch, exactly the prompts (both steps', as tokens) that the evaluation
 sent, and told to write exactly as many tokens for each. No real run can have that, as the prompts of step 2
@@ -153,9 +152,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", type=Path, help="a checkpoint's folder, instead of a toy that is made")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--name", help="of the file that --save writes, after floor_; otherwise the layout")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/floor_LAYOUT.md")
+    parser.add_argument("--save", action="store_true", help="write it into benchmarks/results")
     args = parser.parse_args()
+    of_model, settings = ("", "") if args.model is None else (f"_{args.model.name}", f" --model {args.model}")
+    settings += f" --dtype {args.dtype}"
     lm = Evaluation(args.model or toy(Path("runs/toy")), args.layout, args.dtype)
     simple_evaluate(
         lm,
@@ -206,9 +206,10 @@ def main() -> None:
     parts = [f"{name} {part / n * 1000:.2f}" for name, part in spent.most_common()]
     cache = lm.inner.model.llm_engine.vllm_config.cache_config
     publish(
-        f"floor_{args.name or args.layout}",
+        f"floor_{args.layout}{of_model}",
         f"Wall time of an explicit evaluation ({args.layout}) over the bare engine's with the same work",
-        f"python benchmarks/floor.py --layout {args.layout} --items {args.items} --repeats {args.repeats}",
+        f"python benchmarks/floor.py --layout {args.layout} --items {args.items} --repeats {args.repeats}"
+        f"{settings}",
         ["", "wall time / floor", "processor time / floor", "wall, ms a question", "engine steps", "/ floor"],
         rows,
         [

@@ -69,7 +69,8 @@ def fingerprint(
     Raises UserError if an argument of PLACES names nothing that is available.
     """
     left_out = NOT_IDENTITY | (LENGTHS if cuts_known else set())
-    if served and args.get("model") and user_path(str(args.get("pretrained")), "pretrained").exists():
+    folder = args.get("pretrained")
+    if served and folder and args.get("model") and user_path(str(folder), "pretrained").exists():
         left_out = left_out | {"base_url"}  # the weights that are served there are named
     kept = {name: value for name, value in args.items() if name not in left_out and value is not None}
     return {"backend": backend} | {name: _identity(name, value, kept, served) for name, value in kept.items()}

@@ -9,7 +9,6 @@ used on the parent, which M(n)/adapter/adapter_config.json names.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from ske_models.errors import UserError
 from ske_models.files import read_json, write_json
+from training.memory import require_4bit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,14 +32,11 @@ CONFIG = "adapter_config.json"
 def quantization(lora: Lora | None) -> BitsAndBytesConfig | None:
     """How the frozen weights are loaded: as QLoRA does it (arXiv 2305.14314), or None: as they are.
 
-    Raises UserError if there is no CUDA GPU, or no bitsandbytes.
+    Raises UserError as `require_4bit` does.
     """
     if lora is None or not lora.load_in_4bit:
         return None
-    if not torch.cuda.is_available():
-        raise UserError("sft.lora.load_in_4bit: needs a CUDA GPU, and there is none here; leave it out")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("sft.lora.load_in_4bit: needs bitsandbytes; pip install bitsandbytes")
+    require_4bit(lora)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

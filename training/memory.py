@@ -243,14 +243,21 @@ def _count(parameters: int) -> str:
     return f"{parameters / 1e9:,.2f} billion" if parameters >= 1e8 else f"{parameters / 1e6:,.1f} million"
 
 
+def require_4bit(lora: Lora | None) -> None:
+    """Raises UserError if 4 bits are asked for, and there is no CUDA GPU, or no bitsandbytes."""
+    if lora is None or not lora.load_in_4bit:
+        return
+    if visible().kind != "GPU":
+        raise UserError("sft.lora.load_in_4bit: needs a CUDA GPU, and there is none here; leave it out")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("sft.lora.load_in_4bit: needs bitsandbytes; pip install bitsandbytes")
+
+
 def check(shapes: Shapes | None, sft: Sft) -> None:
     """Raises UserError, saying what would fit, if a training cannot fit on the machine as it is."""
     if shapes is None:
         return
-    if sft.lora is not None and sft.lora.load_in_4bit and visible().kind != "GPU":
-        raise UserError("sft.lora.load_in_4bit: needs a CUDA GPU, and there is none here; leave it out")
-    if sft.lora is not None and sft.lora.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("sft.lora.load_in_4bit: needs bitsandbytes; pip install bitsandbytes")
+    require_4bit(sft.lora)
     found = need(shapes, sft)
     if found.fits:
         return

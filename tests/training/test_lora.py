@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import time
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from test_sft import ROWS, losses, make, process
+from test_sft import ROWS, killed_once, losses, make
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ske_models import files
 from ske_models.files import file_digest
 from training import card, launch, trainer
-from training.run_folder import RunFolder
 from training.settings.sft import Lora, Sft
 
 LORA = {"r": 4, "alpha": 8.0, "dropout": 0.1}
@@ -96,26 +92,6 @@ def test_mistakes(tiny_llama, tmp_path, lora, message):
 def test_4_bits_are_for_one_gpu():
     with pytest.raises(ValueError, match="load_in_4bit is for one GPU; leave out `accelerate`"):
         Sft(accelerate="fsdp2", lora=Lora(load_in_4bit=True))
-
-
-def killed_once(command, run: RunFolder) -> str:
-    """Runs a training, kills it at its first whole checkpoint, and gives the command again."""
-    files.write_json(run.round(1) / "mix.json", {"counts": {"kinds": {}}})
-    first = process(command)
-    work = run.round(1) / "sft"
-    deadline = time.monotonic() + 900
-    while not list(work.glob(f"checkpoint-*/{trainer.STATE}")):
-        assert first.poll() is None, first.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    assert not run.checkpoint(1).exists()
-    assert trainer.last_whole(work)
-    again = process(command)
-    output = again.communicate(timeout=900)[0]
-    assert again.returncode == 0, output[-3_000:]
-    return output
 
 
 @pytest.mark.slow

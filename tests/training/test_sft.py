@@ -212,16 +212,11 @@ def test_two_processes_under_fsdp2_equal_one(trained, tiny_llama, tmp_path):
     )
 
 
-@pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_weights(tiny_llama, tmp_path):
-    settings = {"epochs": 12, "save_steps": 7}
-    straight = make(tmp_path / "straight", tiny_llama, **settings)
-    killed = make(tmp_path / "killed", tiny_llama, **settings)
-    for run in (straight, killed):
-        files.write_json(run.round(1) / "mix.json", {"counts": {"kinds": {}}})
-    command = [sys.executable, "-m", "training.stage", "sft"]
-    first = process([*command, str(killed.path), "1"])
-    work = killed.round(1) / "sft"
+def killed_once(command, run: RunFolder, meanwhile=lambda work: None) -> None:
+    """Runs a training, kills it at its first whole checkpoint, and gives the command again."""
+    files.write_json(run.round(1) / "mix.json", {"counts": {"kinds": {}}})
+    first = process(command)
+    work = run.round(1) / "sft"
     deadline = time.monotonic() + 900
     while not list(work.glob(f"checkpoint-*/{trainer.STATE}")):
         assert first.poll() is None, first.stdout.read()
@@ -229,14 +224,28 @@ def test_a_killed_run_ends_with_the_same_weights(tiny_llama, tmp_path):
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    assert not killed.checkpoint(1).exists()
+    assert not run.checkpoint(1).exists()
     assert trainer.last_whole(work)
-    # and as if it had been killed while it wrote the next one
-    (work / "checkpoint-56").mkdir()
-    (work / "checkpoint-56" / "model.safetensors").write_bytes(b"half")
-    again = process([*command, str(killed.path), "1"])
+    meanwhile(work)
+    again = process(command)
     output = again.communicate(timeout=900)[0]
     assert again.returncode == 0, output[-3_000:]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_weights(tiny_llama, tmp_path):
+    settings = {"epochs": 12, "save_steps": 7}
+    straight = make(tmp_path / "straight", tiny_llama, **settings)
+    killed = make(tmp_path / "killed", tiny_llama, **settings)
+    files.write_json(straight.round(1) / "mix.json", {"counts": {"kinds": {}}})
+
+    def half_written(work):
+        """As if it had been killed while it wrote the next checkpoint."""
+        (work / "checkpoint-56").mkdir()
+        (work / "checkpoint-56" / "model.safetensors").write_bytes(b"half")
+
+    command = [sys.executable, "-m", "training.stage", "sft", str(killed.path), "1"]
+    killed_once(command, killed, half_written)
     trainer.train(straight, 1)
     assert losses(killed) == losses(straight)
     assert len(losses(killed)) == 60
@@ -244,7 +253,7 @@ def test_a_killed_run_ends_with_the_same_weights(tiny_llama, tmp_path):
     assert made[0] == made[1]
     for file in ("model.safetensors", "config.json", "tokenizer.json"):
         assert (killed.checkpoint(1) / file).read_bytes() == (straight.checkpoint(1) / file).read_bytes()
-    assert not list(work.glob("checkpoint-*"))
+    assert not list((killed.round(1) / "sft").glob("checkpoint-*"))
 
 
 def test_the_checkpoint(trained, tiny_llama):
