@@ -4,8 +4,8 @@
     make llm MODEL=ORG/NAME LIMIT=20       # another one, or a folder; 20 questions of each benchmark
     python -m benchmarks.llm --model ORG/NAME --tokens 1024
 
-One load of the model for all methods (`benchmarks/methods.py`), by vLLM where it is installed, else by
-transformers; then `python -m ske_tasks.compare`, with a page that has every question. Texts are cut at
+One load of the model for all methods (`ske_models/lm_eval/methods.py`), by vLLM where it is installed, else
+by transformers; then `python -m ske_tasks.compare`, with a page that has every question. Texts are cut at
 `--tokens`, and ended when they only repeat themselves (`stop_loops`), so that a small model, which often does
 not come to an end, takes minutes and not hours. After Ctrl-C the same command goes on.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import methods
+from ske_models.lm_eval import methods
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 # `explicit` with short knowledge: the prompt set that was best on validation questions (docs/results.md)
@@ -55,7 +55,7 @@ def main() -> None:
     asked += ["--limit", str(args.limit)] if args.limit else []
     for name, value in IN_PROCESS.items():
         os.environ.setdefault(name, value)
-    show("-m", "benchmarks.methods", *asked)
+    show("-m", "ske_models.lm_eval.methods", *asked)
     try:
         methods.main(asked)
     except KeyboardInterrupt:

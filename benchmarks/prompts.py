@@ -25,7 +25,6 @@ from lm_eval.utils import simple_parse_args_string
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.together import Together
 from ske_models.errors import UserError, one_of
 from ske_models.lm_eval.model import SKEExplicitLM
 from ske_models.method import LAYOUTS, METHODS, Question
@@ -33,6 +32,7 @@ from ske_models.pipeline import Pipeline, Scheduler
 from ske_models.prompts import load
 from ske_models.records import Answer, Item, StepCounts
 from ske_models.setup import DEFAULT_STORE
+from ske_models.together import Together
 from ske_tasks.answers.extract import extract, is_right
 from ske_tasks.compare.paired import Paired, mcnemar
 from ske_tasks.six.rows import Row, options_of, prompt
@@ -147,11 +147,6 @@ def table(compared: Sequence[Way], lines: Sequence[Sequence[dict[str, Any]]]) ->
     return shown
 
 
-def typed(model_args: str) -> dict[str, Any]:
-    """NAME=VALUE,... as lm-eval's own command reads it."""
-    return simple_parse_args_string(model_args)
-
-
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -177,7 +172,11 @@ def main() -> None:
     try:
         rows = [row for name in args.of for row in questions(name, args.n)]
         lm = SKEExplicitLM(
-            args.backend, "direct", store=args.store, pretrained=args.model, **typed(args.model_args)
+            args.backend,
+            "direct",
+            store=args.store,
+            pretrained=args.model,
+            **simple_parse_args_string(args.model_args),
         )
         compared = ways(args.sets, lm.pipeline)
         answers = answer(compared, items(rows, args.limit))

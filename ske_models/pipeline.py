@@ -4,7 +4,7 @@
     answers = pipeline.run(items)
 
 One item from top to bottom is in `Scheduler`: `_life` says what it needs, `_advance` where a text comes from,
-`_written` what becomes of a new one, `run` how the engine is called.
+`written` what becomes of a new one, `run` how the engine is called.
 
 Each distinct prompt is generated once; what the store has is not generated again; what is generated is
 stored the moment it is finished. There is no barrier between the steps: a question's answer can be requested
@@ -222,7 +222,7 @@ class Scheduler:
                 return [Pending(index, request, key)]
             count.note(text)
 
-    def _written(self, position: int, text: str) -> list[Request]:
+    def written(self, position: int, text: str) -> list[Request]:
         """The engine has finished a text: stores and counts it, and returns what can be requested now."""
         pending = self.call[position]
         if pending is None:
@@ -241,7 +241,7 @@ class Scheduler:
         for index in waiting:
             pipeline.counts[request.step].note(written)
             new += self._advance(index, written)
-        new += self._begin()
+        new += self.begin()
         self.call += new
         return [pending.request for pending in new]
 
@@ -256,7 +256,7 @@ class Scheduler:
             count.filtered += text.filtered
         self.work[request.step] += max(sent + wrote, 1)
 
-    def _begin(self) -> list[Pending]:
+    def begin(self) -> list[Pending]:
         """So many further items that the windows are full."""
         new: list[Pending] = []
         window = self.pipeline.max_in_flight
@@ -271,16 +271,16 @@ class Scheduler:
     def run(self) -> list[End]:
         """What the items have at the end, in their order."""
         counts, engine = self.pipeline.counts, self.pipeline.engine
-        self.call = [*self._begin()]
+        self.call = [*self.begin()]
         while self.call:
             self.work = dict.fromkeys(counts, 0)
             requests = [pending.request for pending in self.call if pending]
             started = time.monotonic()
-            texts = engine.generate(requests, self._written)
+            texts = engine.generate(requests, self.written)
             seconds = time.monotonic() - started
             assert len(texts) >= len(requests)
             for position, text in enumerate(texts):
-                self._written(position, text)
+                self.written(position, text)
             for step, tokens in self.work.items():
                 counts[step].seconds += seconds * tokens / sum(self.work.values())
             self.call = self.call[len(texts) :]  # what the engine has not taken yet

@@ -15,7 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_all_ways_are_answered_with_one_load_and_compared(hub, tiny_llama, tmp_path):
     out = tmp_path / "out"
     ways = ["default:direct", "default:explicit:multiturn", "default:explicit:multiturn:shuffled"]
-    command = [sys.executable, "-m", "benchmarks.methods", "--model", str(tiny_llama), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "ske_models.lm_eval.methods",
+        "--model",
+        str(tiny_llama),
+        "--out",
+        str(out),
+    ]
     command += ["--model-args", "dtype=float32,device=cpu", "--limit", "4", "--max-answer", "8"]
     command += ["--tasks", "ske_quick_arc_e", "ske_quick_mmlu", "--ways", *ways]
     env = hub.env | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
@@ -38,7 +46,7 @@ def test_make_llm_compares_the_three_methods_and_goes_on(hub, tiny_llama, tmp_pa
     env = hub.env | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run(command, check=False, env=env, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "$ python -m benchmarks.methods" in done.stderr
+    assert "$ python -m ske_models.lm_eval.methods" in done.stderr
     assert "$ python -m ske_tasks.compare" in done.stderr
     [folder] = (tmp_path / "out").iterdir()
     ways = ["default_direct", "default_cot", "notes_explicit_single"]

@@ -1,15 +1,15 @@
 """A task or group of lm-eval by several methods, with one load of the model, as far as the time goes.
 
-    python benchmarks/methods.py --model ORG/NAME --backend vllm --tasks ske_quick --out runs/quick \\
-           --ways default:direct default:cot notes:explicit:multiturn
-    python benchmarks/methods.py ... --ways notes:explicit:multiturn:shuffled notes:explicit:multiturn:empty
+    python -m ske_models.lm_eval.methods --model ORG/NAME --backend vllm --tasks ske_quick --out runs/quick
+    python -m ske_models.lm_eval.methods ... --ways notes:explicit:single notes:explicit:single:shuffled
     python -m ske_tasks.compare runs/quick/*
 
-A way is SET:METHOD[:LAYOUT[:KNOWLEDGE]] (KNOWLEDGE: shuffled, empty, or a JSONL file, of another model, too).
-They are all asked question by question, the tasks in turn, the questions of a task in a random order that is
-always the same. After `--minutes`, or Ctrl-C, what is complete is evaluated: the first N of that order that
-every way has answered in every task, through lm-eval's `simple_evaluate`, which finds all texts in the store.
-The same command continues. The folder of each way is what `lm_eval --output_path` leaves.
+A way is SET:METHOD[:LAYOUT[:KNOWLEDGE]] (KNOWLEDGE: shuffled, empty, or a JSONL file, of another model, too);
+without `--ways`, the three methods by the default prompts. All are asked question by question, the tasks in
+turn, the questions of a task in a random order that is always the same. After `--minutes`, or Ctrl-C, what is
+complete is evaluated: the first N of that order that every way has answered in every task, through lm-eval's
+`simple_evaluate`, which finds all texts in the store. The same command continues. The folder of each way is
+what `lm_eval --output_path` leaves.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ import lm_eval
 from lm_eval.api.instance import Instance
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
+from lm_eval.utils import simple_parse_args_string
 
-from benchmarks.prompts import typed
-from benchmarks.together import Together
 from ske_models.controls import CONTROLS, EMPTY, SHUFFLED, EmptyKnowledge, with_donors
 from ske_models.errors import UserError
 from ske_models.knowledge import KnowledgeFile
@@ -39,6 +38,9 @@ from ske_models.lm_eval.model import SKEExplicitLM
 from ske_models.pipeline import Pipeline, Scheduler
 from ske_models.prompts import load
 from ske_models.records import Item, Request, StepCounts
+from ske_models.together import Together
+
+THREE = ["default:direct", "default:cot", "default:explicit"]
 
 
 class OutOfTimeError(Exception):
@@ -75,7 +77,7 @@ def way(spec: str, base: Pipeline) -> Pipeline:
     """The pipeline of one of `--ways`. Raises UserError: no such set or file."""
     name, method, layout, knowledge = [*spec.split(":", 3), "", "", ""][:4]
     prompts = load(name)
-    source = None
+    source: KnowledgeFile | EmptyKnowledge | None = None
     if knowledge == EMPTY:
         source = EmptyKnowledge()
     elif knowledge and knowledge not in CONTROLS:
@@ -163,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--backend", default="hf")
     parser.add_argument("--model-args", default="", help="more arguments of the backend: NAME=VALUE,...")
     parser.add_argument("--tasks", nargs="+", required=True)
-    parser.add_argument("--ways", nargs="+", required=True, metavar="SET:METHOD[:LAYOUT[:KNOWLEDGE]]")
+    parser.add_argument("--ways", nargs="+", default=THREE, metavar="SET:METHOD[:LAYOUT[:KNOWLEDGE]]")
     parser.add_argument(
         "--max-answer", type=int, help="tokens of an answer, instead of the tasks' own limits"
     )
@@ -173,7 +175,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         store = str(args.out / "store.sqlite")
-        lm = SKEExplicitLM(args.backend, store=store, pretrained=args.model, **typed(args.model_args))
+        lm = SKEExplicitLM(
+            args.backend, store=store, pretrained=args.model, **simple_parse_args_string(args.model_args)
+        )
         pipelines = [way(spec, lm.pipeline) for spec in args.ways]
         collector = Collector(lm)
         evaluate(collector, args)

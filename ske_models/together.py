@@ -2,7 +2,8 @@
 
     Together([Scheduler(pipeline, items, knowledge=True, answers=True) for pipeline in pipelines]).run()
 
-Used by benchmarks/prompts.py and benchmarks/methods.py.
+The engine is full until the last of them ends, and the stragglers of one overlap with the others' texts.
+Used by ske_models/lm_eval/methods.py and benchmarks/prompts.py.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ske_models.records import Request
 
 
 class Together:
-    """Several pipelines over one engine in the same calls, so that it is full until the last one ends."""
+    """Some schedulers, all over the engine of the first. Each stores and counts by itself."""
 
     def __init__(self, schedulers: Sequence[Scheduler]) -> None:
         self.schedulers = schedulers
@@ -24,7 +25,7 @@ class Together:
         """Raises what the engine raises."""
         engine = self.schedulers[0].pipeline.engine
         for who, one in enumerate(self.schedulers):
-            one.call = [*one._begin()]
+            one.call = [*one.begin()]
             self.call += [(who, place) for place in range(len(one.call))]
         # question by question, so that the ways share the prefix of their prompts, and end together
         self.call.sort(key=self._turn)
@@ -51,6 +52,6 @@ class Together:
         one = self.schedulers[who]
         before = len(one.call)
         one.work = dict.fromkeys(one.pipeline.counts, 0)
-        new = one._written(place, text)
+        new = one.written(place, text)
         self.call += [(who, before + added) for added in range(len(new))]
         return new
