@@ -12,18 +12,23 @@ from collections import defaultdict
 from functools import cache
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Features, Value
 from lm_eval.api.samplers import ContextSampler
 
 from ske_models.errors import UserError
 from ske_tasks.six.hub import Read
+from ske_tasks.six.prepared import kept
 from ske_tasks.six.rows import Row
-from ske_tasks.six.sources import READERS
+from ske_tasks.six.sources import READERS, REPOSITORIES
 
 log = logging.getLogger(__name__)
 
 QUICK_SIZE = 100
 QUICK_SEED = 20250219
+
+_TEXT = Value("string")
+_LISTS = ("letters", "options", "gold")
+ROW = Features({name: [_TEXT] if name in _LISTS else _TEXT for name in Row.__annotations__})
 
 
 @cache
@@ -35,8 +40,32 @@ def read(benchmark: str) -> Read:
     """
     if benchmark not in READERS:
         raise UserError(f"no benchmark {benchmark!r}; there are {', '.join(READERS)}")
-    found = READERS[benchmark]()
-    for line in found.unscored:
+    return READERS[benchmark]()
+
+
+@cache
+def prepared(benchmark: str) -> DatasetDict:
+    """The same as datasets, from disk where it was read before: `test`, `quick` (the sample), `shots`.
+
+    Raises as `read`.
+    """
+
+    def make() -> DatasetDict:
+        found = read(benchmark)
+        rows: dict[str, list[Any]] = {
+            "test": found.test,
+            "quick": quick_sample(found.test),
+            "shots": found.shots,
+        }
+        splits = {
+            split: Dataset.from_dict({name: [row[name] for row in of] for name in ROW}, ROW)
+            for split, of in rows.items()
+        }
+        unscored = Dataset.from_dict({"line": found.unscored}, Features(line=_TEXT))
+        return DatasetDict(**splits, unscored=unscored)
+
+    found = kept(benchmark, REPOSITORIES.get(benchmark, ()), make)
+    for line in found["unscored"]["line"]:
         log.warning("left out: %s", line)
     return found
 
@@ -52,8 +81,7 @@ def load(benchmark: str, quick: bool = False, **_: Any) -> DatasetDict:
     Raises:
         UserError: the data is not available, or has other columns than expected.
     """
-    rows = read(benchmark).test
-    return DatasetDict(test=Dataset.from_list([dict(row) for row in (quick_sample(rows) if quick else rows)]))
+    return DatasetDict(test=prepared(benchmark)["quick" if quick else "test"])
 
 
 def quick_sample(rows: list[Row], size: int = QUICK_SIZE, seed: int = QUICK_SEED) -> list[Row]:
@@ -78,7 +106,7 @@ def quick_sample(rows: list[Row], size: int = QUICK_SIZE, seed: int = QUICK_SEED
 
 def shots(test: Dataset) -> list[Row]:
     """The few-shot examples of the benchmark of `test` (lm-eval's `fewshot_config.process_docs`)."""
-    return read(test[0]["benchmark"]).shots
+    return prepared(test[0]["benchmark"])["shots"].to_list()
 
 
 class SubsetSampler(ContextSampler):

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from ske_tasks.answers.reply import plain
-from ske_tasks.six.agieval import read_agieval
+from ske_tasks.six.agieval import AGIEVAL, read_agieval
 from ske_tasks.six.bbh import read_bbh
 from ske_tasks.six.hub import Read, fetch
 from ske_tasks.six.rows import Row, letter_of, make_row
@@ -102,4 +102,12 @@ READERS: dict[str, Callable[[], Read]] = {
     "arc_c": lambda: read_arc("arc_c", "ARC-Challenge"),
     "bbh": read_bbh,
     "nq": read_nq,
+}
+REPOSITORIES = {  # what each reader reads, on the hub
+    "mmlu": ["cais/mmlu"],
+    "agieval": [f"hails/agieval-{subset}" for subset in AGIEVAL],
+    "arc_e": ["allenai/ai2_arc"],
+    "arc_c": ["allenai/ai2_arc"],
+    "bbh": ["SaylorTwift/bbh"],
+    "nq": ["google-research-datasets/nq_open"],
 }

@@ -53,8 +53,16 @@ AGIEVAL = {
 EXPORT = """
 import json, sys
 from lm_eval.tasks import TaskManager
-from ske_tasks.six.load import read
+from ske_tasks.six.load import load, prepared, quick_sample, read, shots
 from ske_tasks.six.sources import READERS
+for where in ("as they are made", "from disk"):
+    for name in READERS:
+        whole, sample = load(name)["test"], load(name, quick=True)["test"]
+        assert whole.to_list() == read(name).test, (name, where)
+        assert sample.to_list() == quick_sample(read(name).test), (name, where)
+        assert shots(sample) == read(name).shots, (name, where)
+    assert read.cache_info().misses == len(READERS)
+    prepared.cache_clear()
 json.dump({name: vars(read(name)) for name in READERS}, open(sys.argv[1], "w"))
 tasks = TaskManager().load(["ske_quick_mmlu", "ske_quick_bbh", "ske_quick_nq"])["tasks"]
 json.dump({
