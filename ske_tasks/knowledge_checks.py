@@ -92,7 +92,8 @@ def restated(knowledge: str, options: Mapping[str, str]) -> list[str]:
     return [
         letter
         for letter, option in texts.items()
-        if option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text)
+        # most are not there at all, and need no pattern of their own
+        if option and option in text and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text)
     ]
 
 

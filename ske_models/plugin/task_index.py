@@ -40,14 +40,14 @@ def remembered(index: Any, folder: Path) -> Iterator[None]:
     if os.environ.get("SKE_LEARN_TASK_CACHE") == "0" or "_seen" not in inspect.signature(load).parameters:
         yield
         return
-    state, inside = _state(folder), folder.resolve()
+    state, inside, below = _state(folder), folder.resolve(), f"{folder}{os.sep}"
     cache = cache_folder() / f"lm-eval-tasks-{digest(str(folder))}.json"
     known, new, given = _read(cache, state), Parsed(), set()
 
     def load_remembered(path: Path, *, resolve_func: bool = True, recursive: bool = True) -> dict[str, Any]:
         name = str(path)
         # a second request for a file gets a copy of its own
-        if resolve_func or not recursive or name in given or not path.is_relative_to(folder):
+        if resolve_func or not recursive or name in given or not name.startswith(below):
             return load(path, resolve_func=resolve_func, recursive=recursive)
         given.add(name)
         if name not in known:
@@ -87,7 +87,8 @@ def _state(folder: Path) -> str:
 
 def _content(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - making a Path takes as long
+            return file.read()
     except OSError as error:  # a link to a folder or to nothing: lm-eval reads nothing there, either
         return repr(error).encode()
 
