@@ -1,6 +1,6 @@
 """SIGKILL at random moments over all stages of a run: the same command goes on and ends with the same files.
 
-SKE_KILLS=20 pytest -q -s tests/e2e/test_rounds_killed.py     # more of them, and where they hit
+SKE_KILLS=25 pytest -q -s tests/e2e/test_rounds_killed.py     # more of them, and where they hit
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ def still_there(folder: Path) -> list[str]:
 def moments(folder: Path, rng: random.Random) -> list[tuple[int, str, float]]:
     """KILLS moments of a run, in order: round, stage, and seconds after that has begun.
 
-    The stages come as evenly as there are kills; the seconds are drawn from as long as the stage took.
+    A fifth of them is in the stage where the model judges itself, the others come as evenly as there are
+    kills; the seconds are drawn from as long as the stage took.
     """
     every = [(0, "evaluate")] + [(n, stage) for n in (1, 2) for stage in (*STAGES, "evaluate")]
-    drawn: list[tuple[int, str]] = []
+    drawn = [(2, "judge")] * (KILLS // 5)
     while len(drawn) < KILLS:
         drawn += rng.sample(every, min(len(every), KILLS - len(drawn)))
     found = []
