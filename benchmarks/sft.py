@@ -1,12 +1,16 @@
-"""How many tokens a second does SFT train, with our settings and with TRL's defaults?
+"""How many tokens per second does SFT train: ours, a plain PyTorch loop of the same work, and TRL's defaults?
 
     python benchmarks/sft.py                                      # TinyWorld: its recipe, model and chats
+    python benchmarks/sft.py --recipe laptop --lora 0 --model DIR --data ORG/CHATS    # a real model, on a CPU
     python benchmarks/sft.py --recipe paper --model ORG/NAME --data ORG/CHATS --column messages    # on a GPU
 
-Ours are the settings that a recipe trains with, through the functions of training/trainer.py. TRL's are those
-of `SFTConfig()`, but for what decides what is learned (examples a step, learning rate, longest example).
-Between the two: ours with one setting of TRL's each. Every run trains a few steps of its own epoch's order;
-tokens are counted without padding, and the time is that of `trainer.train()`."""
+Ours are the settings that a recipe trains with, through the functions of training/trainer.py. The loop
+(benchmarks/sft_loop.py) has the same batches, precision, optimizer and schedule; that it does the same work
+is seen in its losses, which are those of ours, step by step. TRL's are those of `SFTConfig()`, but for what
+decides what is learned (examples per step, learning rate, longest example). Between the two: ours with one
+setting of TRL's each. Every run trains a few steps of its own epoch's order; tokens are counted without
+padding, and the time is that of `trainer.train()`, without checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -17,115 +21,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from datasets import Dataset, disable_progress_bars
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback
-from transformers import ProgressCallback as Bar
-from trl import SFTConfig, SFTTrainer
 
 from benchmarks.report import interleaved, publish, ratios
-from ske_models import embedded, prompts
+from benchmarks.sft_runs import TRL_BATCH, Trained, Work, loop, ours, quiet, read, settings, trl
+from ske_models import embedded
 from training import recipe
-from training.data import sources
-from training.data.examples import encode, end_of_turn, order
+from training.data.examples import order
 from training.settings.sft import Sft
-from training.tinyworld import chats
-from training.trainer import arguments, examples, load_model, on_cpu
+from training.trainer import on_cpu
 
-TRL, OURS = "TRL's defaults", "ours"
-TRL_BATCH = SFTConfig.__dataclass_fields__["per_device_train_batch_size"].default
-Rows = list[dict[str, Any]]
-
-
-@dataclass
-class Trained:
-    """What one run trained. `positions`: tokens and padding; `prepared`: s an example; `trained`: s.
-
-    parameters: those that a token is multiplied with; width: layers x hidden size.
-    """
-
-    tokens: int
-    positions: int
-    prepared: float
-    trained: float
-    parameters: int
-    width: int
-
-
-class Counting:
-    """A collator that counts the tokens and the positions of the batches that it makes."""
-
-    def __init__(self, collate: Callable[[Any], dict[str, torch.Tensor]]) -> None:
-        self.collate = collate
-        self.tokens = self.positions = 0
-
-    def __call__(self, features: Any) -> dict[str, torch.Tensor]:
-        """The batch. One without a mask (padding-free) has no padding."""
-        batch = self.collate(features)
-        self.positions += batch["input_ids"].numel()
-        mask = batch.get("attention_mask")
-        self.tokens += batch["input_ids"].numel() if mask is None else int(mask.sum())
-        return batch
-
-
-def train(trainer: SFTTrainer, prepared: float) -> Trained:
-    """Trains. prepared: seconds that it took to prepare an example."""
-    counting = trainer.data_collator = Counting(trainer.data_collator)
-    trainer.remove_callback(Bar)
-    trainer.remove_callback(PrinterCallback)
-    began = time.perf_counter()
-    trainer.train()
-    trained = time.perf_counter() - began
-    config = trainer.model.config
-    looked_up = 0 if config.tie_word_embeddings else trainer.model.get_input_embeddings().weight.numel()
-    parameters = trainer.model.num_parameters() - looked_up
-    width = config.num_hidden_layers * config.hidden_size
-    return Trained(counting.tokens, counting.positions, prepared, trained, parameters, width)
-
-
-def ours(
-    model: str, tokenizer: PreTrainedTokenizerBase, rows: Rows, sft: Sft, steps: int, turn: int, work: Path
-) -> Trained:
-    """`steps` steps of an epoch as `training.trainer.train` trains it."""
-    config, network = arguments(sft, work, turn), load_model(model, None, sft)
-    began = time.perf_counter()
-    dataset, _ = examples(tokenizer, end_of_turn(tokenizer), rows, sft, str(turn))
-    prepared = (time.perf_counter() - began) / len(rows)
-    dataset = dataset.select(drawn(len(dataset) // sft.batch, sft.batch, steps, turn))
-    trainer = SFTTrainer(network, args=config, train_dataset=dataset, processing_class=tokenizer)
-    return train(trainer, prepared)
-
-
-def trl(
-    model: str, tokenizer: PreTrainedTokenizerBase, rows: Rows, sft: Sft, steps: int, turn: int, work: Path
-) -> Trained:
-    """As many steps with TRL's own defaults, its preparation of the examples included."""
-    config = SFTConfig(
-        output_dir=str(work),
-        seed=turn,
-        gradient_accumulation_steps=sft.batch // TRL_BATCH,
-        num_train_epochs=1,
-        learning_rate=sft.learning_rate,
-        max_length=sft.max_length,
-        use_cpu=on_cpu(),
-        report_to=[],
-    )
-    network = load_model(model, None, sft.model_copy(update={"attention": None}))
-    dataset = Dataset.from_list(random.Random(turn).sample(rows, steps * sft.batch))
-    began = time.perf_counter()
-    trainer = SFTTrainer(network, args=config, train_dataset=dataset, processing_class=tokenizer)
-    return train(trainer, (time.perf_counter() - began) / len(dataset))
-
-
-def drawn(batches: int, batch: int, steps: int, turn: int) -> list[int]:
-    """Indices of the examples of `steps` whole batches out of `batches`."""
-    chosen = random.Random(turn).sample(range(batches), steps)
-    return [i for one in chosen for i in range(one * batch, (one + 1) * batch)]
+OURS, LOOP, TRL = "ours", "a plain PyTorch loop", "TRL's defaults"
+TRLS_LOSS = "ours, TRL's loss"
+NOISE = 0.02  # relative difference of a step's loss, in bfloat16 and after some steps
 
 
 def padding(lengths: Sequence[int], size: int) -> float:
@@ -135,8 +47,11 @@ def padding(lengths: Sequence[int], size: int) -> float:
 
 
 def flops(run: Trained, length: float) -> float:
-    """Of forward and backward, a token, at a mean length of examples (PaLM, arXiv:2204.02311, appendix B)."""
-    return 6 * run.parameters + 12 * run.width * length
+    """Of forward and backward, per token, at a mean length of examples (PaLM, arXiv:2204.02311, appendix B).
+
+    Weights that are frozen have no gradient: 4 per parameter instead of 6.
+    """
+    return 4 * run.parameters + 2 * run.trained + 12 * run.width * length
 
 
 def peak(bf16: bool, size: int = 2048) -> float:
@@ -151,110 +66,146 @@ def peak(bf16: bool, size: int = 2048) -> float:
     return 2 * size**3 / best
 
 
+def apart(ones: Sequence[Trained], others: Sequence[Trained]) -> tuple[float, float]:
+    """(largest relative difference of the losses of the first steps, and of all steps)."""
+    first, every = [], []
+    for one, other in zip(ones, others, strict=True):
+        found = [abs(a - b) / abs(b) for a, b in zip(one.losses, other.losses, strict=True)]
+        first.append(found[0])
+        every += found
+    return max(first), max(every)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="world", help="whose `sft` are our settings")
+    parser.add_argument("--lora", type=int, metavar="R", help="rank, 0: all parameters; else the recipe's")
     parser.add_argument("--model", default=str(embedded.path()), help="a checkpoint, if not the embedded one")
     parser.add_argument("--data", metavar="DATASET", help="with chats; TinyWorld's general data otherwise")
     parser.add_argument("--column", default="messages", help="of DATASET, with the chats")
-    parser.add_argument("--rows", type=int, default=4_000, help="chats of an epoch")
+    parser.add_argument("--rows", type=int, default=4_000, help="chats of an epoch, at most")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/sft.md")
+    parser.add_argument("--save", metavar="NAME", help="write benchmarks/results/NAME.md")
     args = parser.parse_args()
-    chosen = recipe.load(args.recipe)
-    sft = chosen.sft.model_copy(update={"epochs": 1})
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    disable_progress_bars()
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    if args.data:
-        found, _ = sources.chats(args.data, None, "train", args.column, args.rows)
-        rows = [{"prompt": chat[:-1], "completion": chat[-1:]} for chat in found]
-    else:
-        made = chats.make(prompts.load(chosen.prompts), args.rows, "sft")
-        rows = [
-            {"prompt": chat.messages, "completion": [{"role": "assistant", "content": chat.answer}]}
-            for chat in made
-        ]
-    lengths = [len(ids) for ids, _ in encode(tokenizer, end_of_turn(tokenizer), rows)]
-    rows = [row for row, length in zip(rows, lengths, strict=True) if length <= sft.max_length]
-    lengths = [length for length in lengths if length <= sft.max_length]
+    quiet()
+    sft = settings(args.recipe, args.lora)
+    rows, lengths = read(
+        args.data, args.column, args.rows, recipe.load(args.recipe).prompts, args.model, sft.max_length
+    )
+    runs = _runs(sft)
+    done: dict[str, list[Trained]] = {name: [] for name in runs}
+
     with tempfile.TemporaryDirectory() as folder:
-        settings = _settings(sft)
-        done: dict[str, list[Trained]] = {name: [] for name in [*settings, TRL]}
 
         def one(name: str) -> None:
-            turn, work = len(done[name]), Path(folder) / "work"
-            how, settled = (trl, sft) if name == TRL else (ours, settings[name])
-            done[name].append(how(args.model, tokenizer, rows, settled, args.steps, turn, work))
+            how, settled = runs[name]
+            turn = len(done[name])
+            done[name].append(how(Work(args.model, rows, settled, args.steps, turn, Path(folder) / "work")))
 
-        interleaved({name: lambda name=name: one(name) for name in done}, args.repeats)
-    _publish({name: found[1:] for name, found in done.items()}, settings, lengths, args)
+        interleaved({name: partial(one, name) for name in done}, args.repeats)
+    _publish({name: found[1:] for name, found in done.items()}, runs, lengths, args)
 
 
-def _settings(sft: Sft) -> dict[str, Sft]:
-    """Ours, and ours with each of the settings in which TRL differs."""
+def _runs(sft: Sft) -> dict[str, tuple[Callable[[Work], Trained], Sft]]:
+    """Ours, the loop, ours with each of the settings in which TRL differs, and TRL."""
     changes: dict[str, dict[str, Any]] = {
-        OURS: {},
         "ours, gradient checkpointing": {"gradient_checkpointing": True},
         f"ours, {TRL_BATCH} examples at a time": {"per_device_batch": TRL_BATCH},
         "ours, TRL's attention (sdpa)": {"attention": "sdpa"},
     }
     different = {name: sft.model_copy(update=change) for name, change in changes.items()}
-    return {name: found for name, found in different.items() if name == OURS or found != sft}
+    found: dict[str, tuple[Callable[[Work], Trained], Sft]] = {OURS: (ours, sft)}
+    if not sft.padding_free:
+        found[LOOP] = (loop, sft)
+    if on_cpu():
+        found[TRLS_LOSS] = (partial(ours, trls_loss=True), sft)
+    found |= {name: (ours, settled) for name, settled in different.items() if settled != sft}
+    return found | {TRL: (trl, sft.model_copy(update={"per_device_batch": TRL_BATCH}))}
 
 
-def _publish(
-    done: dict[str, list[Trained]], settings: dict[str, Sft], lengths: list[int], args: argparse.Namespace
-) -> None:
-    sft = settings[OURS]
-    slowness = {name: [run.trained / run.tokens for run in runs] for name, runs in done.items()}
-    best = peak(sft.bf16)
+def _table(
+    done: dict[str, list[Trained]],
+    runs: dict[str, tuple[Callable[[Work], Trained], Sft]],
+    lengths: list[int],
+    best: float,
+) -> list[list[str]]:
+    """A row per settings. best: FLOP/s of this machine."""
+    sft = runs[OURS][1]
+    slowness = {name: [run.seconds / run.tokens for run in found] for name, found in done.items()}
+    work = {name: [run.processor / run.tokens for run in found] for name, found in done.items()}
     shuffled = random.Random(0).sample(lengths, len(lengths))
+    grouped = [lengths[i] for i in order(lengths, sft.batch, 1, "0", grouped=not sft.padding_free)]
     table = []
-    for name, runs in done.items():
-        chosen = settings.get(name, sft.model_copy(update={"per_device_batch": TRL_BATCH}))
-        if name == TRL:
-            seen = shuffled
-        else:
-            seen = [lengths[i] for i in order(lengths, sft.batch, 1, "0", grouped=not sft.padding_free)]
-        middle, low, high = ratios(slowness, name, OURS)
-        rate = statistics.median(run.tokens / run.trained for run in runs)
+    for name, found in done.items():
+        rate = statistics.median(run.tokens / run.seconds for run in found)
+        size = runs[name][1].per_device_batch or sft.batch
+        length = sum(n * n for n in lengths) / sum(lengths)
         table.append(
             [
                 name,
                 f"{rate:,.0f}",
-                "1" if name == OURS else f"{1 / middle:.2f} [{1 / high:.2f}, {1 / low:.2f}]",
-                f"{padding(seen, chosen.per_device_batch or sft.batch):.1%}",
-                f"{1 - sum(run.tokens for run in runs) / sum(run.positions for run in runs):.1%}",
-                f"{rate * flops(runs[0], sum(n * n for n in lengths) / sum(lengths)) / best:.0%}",
-                f"{1000 * statistics.median(run.prepared for run in runs):.2f}",
+                _over_ours(slowness, name),
+                _over_ours(work, name),
+                f"{padding(shuffled if name == TRL else grouped, size):.1%}",
+                f"{1 - sum(run.tokens for run in found) / sum(run.positions for run in found):.1%}",
+                f"{rate * flops(found[0], length) / best:.0%}",
+                f"{1000 * statistics.median(run.prepared for run in found):.2f}",
             ]
         )
+    return table
+
+
+def _over_ours(slowness: dict[str, list[float]], name: str) -> str:
+    middle, low, high = ratios(slowness, name, OURS)
+    return "1" if name == OURS else f"{1 / middle:.2f} [{1 / high:.2f}, {1 / low:.2f}]"
+
+
+def _publish(
+    done: dict[str, list[Trained]],
+    runs: dict[str, tuple[Callable[[Work], Trained], Sft]],
+    lengths: list[int],
+    args: argparse.Namespace,
+) -> None:
+    sft = runs[OURS][1]
+    best = peak(sft.bf16)
+    notes = [
+        f"{args.data or 'TinyWorld'}: {len(lengths):,} chats of {statistics.mean(lengths):.0f} tokens in the "
+        f"mean, {max(lengths)} at most; medians of {args.repeats} interleaved runs of {args.steps} steps of "
+        f"{sft.batch} examples, and the range of the ratios.",
+        f"Ours: `sft` of the recipe `{args.recipe}`, trained are "
+        f"{done[OURS][0].trained / 1e6:,.1f} of {done[OURS][0].parameters / 1e6:,.1f} million parameters; "
+        "examples sorted by length within groups of batches. TRL's defaults: "
+        f"{TRL_BATCH} examples at a time in random order, gradient checkpointing, sdpa.",
+    ]
+    for other in (LOOP, TRLS_LOSS):
+        if other in done:
+            first, every = apart(done[OURS], done[other])
+            notes.append(
+                f"Losses of ours and of {other.removeprefix('ours, ')}: at most {first:.0e} apart (relative) "
+                f"in the first step, {every:.0e} in all."
+            )
+            if every > NOISE:
+                raise SystemExit(f"{other}: not the same work: its losses are up to {every:.1%} from ours")
+    notes += [
+        f"Share of the peak: FLOPs of the tokens without padding (6 per parameter, 4 per frozen one, and "
+        f"attention), over {best / 1e12:.2f} TFLOP/s, the best of ten products of 2,048 x 2,048 matrices in "
+        f"{'bfloat16' if sft.bf16 else 'float32'} on this machine.",
+        *(["Not run on a GPU; padding-free attention (recipe `paper`) needs one."] if on_cpu() else []),
+    ]
     publish(
-        "sft",
-        "How many tokens a second does SFT train, with our settings and with TRL's defaults?",
+        args.save or "sft",
+        "How many tokens per second does SFT train: ours, a plain loop, and TRL's defaults?",
         "python benchmarks/sft.py " + " ".join(sys.argv[1:]),
         [
-            *("settings", "tokens/s", "over ours", "padding of an epoch", "padding of the timed steps"),
-            *("share of the peak", "ms to prepare an example"),
+            *("settings", "tokens/s", "over ours", "over ours, processor time", "padding of an epoch"),
+            *("padding of the timed steps", "share of the peak", "ms to prepare an example"),
         ],
-        table,
-        [
-            f"{args.data or 'TinyWorld'}: {len(lengths):,} chats of {statistics.mean(lengths):.0f} tokens in "
-            f"the mean, {max(lengths)} at most; medians of {args.repeats} interleaved runs of {args.steps} "
-            f"steps of {sft.batch} examples, and the range of the ratios.",
-            f"Ours: recipe `{args.recipe}`, examples sorted by length within groups of batches. TRL's "
-            f"defaults: {TRL_BATCH} examples at a time in random order, gradient checkpointing, sdpa.",
-            f"Share of the peak: FLOPs of the tokens without padding (6 a parameter, and attention), over "
-            f"{best / 1e12:.2f} TFLOP/s, the best of ten products of 2,048 x 2,048 matrices in "
-            f"{'bfloat16' if sft.bf16 else 'float32'} on this machine.",
-            *(["Not run on a GPU; padding-free attention (recipe `paper`) needs one."] if on_cpu() else []),
-        ],
+        _table(done, runs, lengths, best),
+        notes,
         ["trl", "transformers", "torch", "accelerate"],
-        args.save,
+        bool(args.save),
     )
 
 

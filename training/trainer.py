@@ -30,18 +30,20 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
 )
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from ske_models.errors import UserError
 from ske_models.files import read_jsonl, write_jsonl
 from ske_models.loading import reason, require_whole
 from training import card, domains, lora
+from training.cpu_loss import trainer_for
 from training.data.examples import IGNORED, encode, end_of_turn, load_tokenizer, order, set_template
 from training.launch import settings, split
 from training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTTrainer
 
     from training.settings.sft import Sft
 
@@ -73,7 +75,7 @@ def train(folder: RunFolder, n: int) -> dict[str, Any]:
     dataset, counts = examples(tokenizer, end, rows, sft, f"{folder.recipe.seed}-sft-{n}")
     model = load_model(parent, revision, sft)
     dtype = AutoConfig.from_pretrained(parent, revision=revision).dtype or torch.float32
-    trainer = SFTTrainer(
+    trainer = trainer_for(model, config.use_cpu)(
         model=model,
         args=config,
         train_dataset=dataset,
