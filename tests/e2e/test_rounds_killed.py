@@ -108,7 +108,7 @@ def killed(
 def test_killed_at_random_moments_it_ends_with_the_same_files(small_run, tmp_path):
     rng = random.Random(os.environ.get("SKE_KILLS_SEED", "0"))
     hit: Counter[str] = Counter()
-    folders = []
+    folders: list[Path] = []
     while hit.total() < KILLS:  # in one run, or in more of them where it was faster than thought
         folders.append(folder := tmp_path / f"run{len(folders)}")
         command = [sys.executable, str(SCRIPT), "--recipe", str(small_run.recipe), "--run", str(folder)]
