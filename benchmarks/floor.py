@@ -28,12 +28,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from vllm import RequestOutput, SamplingParams, TokensPrompt
 
-from benchmarks.report import interleaved, publish, ratios
+from benchmarks.report import interleaved, processor, publish, ratios
 from benchmarks.toy import toy
 from ske_models.lm_eval.engine import LMEvalEngine
 from ske_models.lm_eval.model import SKEExplicitLM
@@ -212,9 +213,9 @@ def main() -> None:
             return step()
 
         engine.step = counted
-        started = time.process_time()
+        started = processor()
         ways[way]()
-        busy[way].append(time.process_time() - started)
+        busy[way].append(processor() - started)
 
     seconds = interleaved({way: partial(measured, way) for way in ways}, args.repeats)
     busy = {way: found[1:] for way, found in busy.items()}  # the first turn does not count
@@ -234,8 +235,10 @@ def main() -> None:
         ["", "wall time / floor", "processor time / floor", "wall, ms a question", "engine steps", "/ floor"],
         rows,
         [
-            "What is compared is said at the top of benchmarks/floor.py. One process, "
-            f"{torch.get_num_threads()} threads; load average (15 minutes) {os.getloadavg()[2]:.1f}. Above "
+            "What is compared is said at the top of benchmarks/floor.py. Processor time is that of this "
+            f"process and of {len(psutil.Process().children(recursive=True))} processes below it: vLLM's "
+            f"engine is in one of these, or in this one. {torch.get_num_threads()} threads; load average "
+            f"(15 minutes) {os.getloadavg()[2]:.1f}. Above "
             "the number of cores, others ran at the same time: then the processor time says more than the "
             "wall time. On a GPU a step of the engine takes about as long whether it is full or not: the "
             "number of steps is what stragglers cost there.",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import torch
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +42,16 @@ def ratios(seconds: Mapping[str, Sequence[float]], one: str, other: str) -> tupl
     return statistics.median(found), min(found), max(found)
 
 
+def processor(process: psutil.Process | None = None) -> float:
+    """Seconds of the processor that a process (None: this one) and its living children have used.
+
+    vLLM's engine and its worker are processes of their own, unless VLLM_ENABLE_V1_MULTIPROCESSING=0.
+    """
+    process = process or psutil.Process()
+    times = [each.cpu_times() for each in [process, *process.children(recursive=True)]]
+    return sum(used.user + used.system for used in times)
+
+
 def publish(
     name: str,
     question: str,
@@ -56,7 +67,7 @@ def publish(
     question: what the benchmark asks. notes: n, what limits the numbers, the profile's summary.
     packages: distributions whose versions matter.
     """
-    lines = [f"# {question}", "", f"`{command}`, commit `{_commit()}`, {machine()}, "]
+    lines = [f"# {question}", "", f"`{command}`, commit `{commit()}`, {machine()}, "]
     lines[-1] += ", ".join(f"{package} {version(package)}" for package in packages) + "."
     lines += ["", f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     lines += [f"| {' | '.join(row)} |" for row in rows]
@@ -78,7 +89,7 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({model or platform.processor() or platform.machine()})"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit that is checked out, with a + if files differ from it."""
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run(
