@@ -165,6 +165,7 @@ def test_sigkill_leaves_nothing_and_the_texts_are_those_of_other_servers(tmp_pat
         while left(mark) and time.time() < kills[-1] + AFTER:
             time.sleep(0.2)
         assert left(mark) == []
+        print(f"kill {number + 1}: {doing}, nothing left after {time.time() - kills[-1]:.1f} s", flush=True)
     print(f"{sum(hit.values())} kills:", ", ".join(f"{count} in {where}" for where, count in hit.items()))
     done = subprocess.run(command(two, folder), env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
