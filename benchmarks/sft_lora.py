@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--data", metavar="DATASET", required=True, help="with chats")
     parser.add_argument("--column", default="messages", help="of DATASET, with the chats")
     parser.add_argument("--rows", type=int, default=4_000, help="chats of an epoch, at most")
+    parser.add_argument("--batch", type=int, help="examples per step, if not the recipe's")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/sft_lora.md")
     args = parser.parse_args()
@@ -68,9 +69,10 @@ def main() -> None:
         ],
         table,
         [
-            f"{done.parameters / 1e6:,.1f} million parameters with the adapters; {args.steps} steps of the "
-            f"same examples in the same order, {done.tokens:,} tokens, one run each. The loss of a step is "
-            "that of its examples, so steps differ by their examples, too.",
+            f"{done.parameters / 1e6:,.1f} million parameters with the adapters; {args.steps} steps of "
+            f"{args.batch or settings(args.recipe, 0).batch} examples, the same ones in the same order, "
+            f"{done.tokens:,} tokens, one run each. The loss of a step is that of its examples, so steps "
+            "differ by their examples, too.",
             f"Settings: `sft` of the recipe `{args.recipe}`. Peak memory is that of the process"
             + (" (VmHWM)." if on_cpu() else "'s tensors on the GPU."),
         ],
@@ -83,6 +85,7 @@ def one(args: argparse.Namespace, rank: int, rate: float) -> tuple[Trained, floa
     """(a run, bytes at its peak)."""
     quiet()
     sft = settings(args.recipe, rank).model_copy(update={"learning_rate": rate})
+    sft = sft.model_copy(update={"batch": args.batch or sft.batch})
     rows, _ = read(
         args.data, args.column, args.rows, recipe.load(args.recipe).prompts, args.model, sft.max_length
     )
