@@ -67,8 +67,9 @@ def publish(
     question: what the benchmark asks. notes: n, what limits the numbers, the profile's summary.
     packages: distributions whose versions matter.
     """
-    lines = [f"# {question}", "", f"`{command}`, commit `{commit()}`, {machine()}, "]
-    lines[-1] += ", ".join(f"{package} {version(package)}" for package in packages) + "."
+    made_with = [f"`{command}`", f"commit `{commit()}`", machine()]
+    made_with += [f"{package} {version(package)}" for package in packages]
+    lines = [f"# {question}", "", ", ".join(made_with) + "."]
     lines += ["", f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     lines += ["", *(f"- {note}" for note in notes), ""]

@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lm_eval
@@ -21,7 +20,6 @@ from ske_models.errors import UserError
 from ske_models.files import read_jsonl
 from ske_models.lm_eval.engine import LMEvalEngine
 from ske_models.lm_eval.model import SKEExplicitLM
-from ske_models.records import Completion
 from ske_models.store import Store
 from training.judges import itself
 from training.stages import questions, synthesize
@@ -31,7 +29,7 @@ pytest.importorskip("vllm")
 from vllm.sampling_params import RepetitionDetectionParams
 from vllm.v1.core.sched.utils import check_sequence_repetition
 
-from ske_models.engines.vllm import Room, Sent
+from ske_models.engines.room import Room, Sent
 
 TASKS = Path(__file__).parents[1] / "tasks"
 CORES = sorted(os.sched_getaffinity(0))
@@ -125,15 +123,12 @@ def test_step_2_enters_while_step_1_runs_and_the_engine_is_given_what_it_holds(m
 
 
 def test_the_engine_is_given_what_its_cache_is_expected_to_hold():
-    cache = SimpleNamespace(num_gpu_blocks=10, block_size=100)
-    room = Room(SimpleNamespace(cache_config=cache, scheduler_config=SimpleNamespace(max_num_seqs=99)))
-    short = Completion("text")
-    short.tokens = 20
+    room = Room(requests=99, tokens=1000)
     sizes = []
     while room.is_left():
         sizes.append(room.take("knowledge", prompt=80, limit=220))
     assert sizes == [300] * 4
-    room.give_back(Sent(0, "knowledge", 300), short)
+    room.give_back(Sent(0, "knowledge", 300), tokens=20)
     while room.is_left():
         sizes.append(room.take("knowledge", prompt=80, limit=220))
     assert sizes[4:] == [80 + 20]
@@ -141,14 +136,11 @@ def test_the_engine_is_given_what_its_cache_is_expected_to_hold():
 
 
 def test_second_steps_go_first_when_the_cache_cannot_hold_their_prompts():
-    cache = SimpleNamespace(num_gpu_blocks=10, block_size=100)
-    room = Room(SimpleNamespace(cache_config=cache, scheduler_config=SimpleNamespace(max_num_seqs=99)))
-    written = Completion("text")
-    written.prompt_tokens, written.tokens = 280, 20
+    room = Room(requests=99, tokens=1000)
     room.take("knowledge", prompt=280, limit=20)
     for index in range(2):
         assert room.can_hold()
-        room.hold(index, written)
+        room.hold(index, 280 + 20)
     room.take("knowledge", prompt=280, limit=20)
     assert not room.can_hold()
     room.release(0)
