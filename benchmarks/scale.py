@@ -1,6 +1,6 @@
 """What an item costs us beside the engine, in time and memory, and whether that grows with their number.
 
-    HF_ENDPOINT=... python benchmarks/scale.py [--save]
+    HF_ENDPOINT=... python benchmarks/scale.py [--save] [--largest 1000000]
     HF_ENDPOINT=... python benchmarks/scale.py --profile 10000      # where the time goes
 
 `ske_explicit` runs both steps of `explicit` over an lm-eval backend that writes at once: transformers' one
@@ -41,7 +41,10 @@ from ske_models.records import Completion, Done, Request
 from ske_tasks.six.rows import Row, prompt
 
 SIZES = (1_000, 10_000, 100_000)
+ONCE = 100_000  # sizes from here on are measured once: the clock's noise evens out over so many
+DISTINCT = 1_000  # questions, which are numbered, so that the mix is the same at every size
 LENGTH = 100  # words of a text
+LONGEST = 32_768  # tokens of the model's length; a prompt that may not fit is tokenized to see
 WORDS = "what the question needs to be answered is written here in words that a tokenizer knows well ".split()
 TEXT = " ".join(islice(cycle(WORDS), LENGTH))
 
@@ -90,17 +93,18 @@ def questions(n: int, folder: Path) -> list[Row]:
 
 
 def measure(backend: str, n: int, folder: Path, profile: bool = False) -> dict[str, float]:
-    """{"ms", "cpu", "template", "ours", "kb"}: milliseconds and KB of memory an item, of one call with `n`.
+    """{"ms", "cpu", "template", "ours", "kb", "rendered"}: milliseconds, KB and renderings per item.
 
-    ms: wall time; cpu: of it on the processor; template: wall time in transformers' `apply_chat_template`,
-    which renders the model's own template; ours: all else. Memory is the growth of the process to its peak,
-    from when the harness' requests are there.
+    ms: wall time; cpu: processor time; template: of that in transformers' `apply_chat_template`, which
+    renders the model's own template, `rendered` times; ours: all else of it. Memory is the growth of the
+    process to its peak, from when the harness' requests are there.
     """
     lm = SKEExplicitLM(
         backend=backend,
         pretrained=str(toy(folder / "toy")),
         device="cpu",
         dtype="float32",
+        max_length=LONGEST,
         store=str(folder / f"{os.getpid()}.sqlite"),
     )
     settings = {"do_sample": False, "temperature": 0.0, "until": [], "max_gen_toks": 1024}
@@ -156,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/scale.md")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--largest", type=int, metavar="N", help="one size more")
     parser.add_argument(
         "--profile", type=int, metavar="N", help="show where the time of N items goes, and stop"
     )
@@ -168,15 +173,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         toy(folder / "toy")
-        (folder / "rows.json").write_text(json.dumps(rows(6_000)))
+        (folder / "rows.json").write_text(json.dumps(rows(DISTINCT)))
         if args.profile:
             measure("instant", args.profile, folder, profile=True)
             return
-        runs = [("instant", n) for n in SIZES] + [("instant-batches", SIZES[1])]
+        sizes = [*SIZES, args.largest] if args.largest else [*SIZES]
+        runs = [("instant", n) for n in sizes] + [("instant-batches", SIZES[1])]
         found: dict[tuple[str, int], list[dict[str, float]]] = {run: [] for run in runs}
         for turn in range(args.repeats):
             for run in runs[:: 1 if turn % 2 else -1]:
-                found[run].append(measured(*run, folder))
+                if not found[run] or run[1] < ONCE:
+                    found[run].append(measured(*run, folder))
+                    print(run, found[run][-1], file=sys.stderr, flush=True)
     says = {"instant": "says how long a text is", "instant-batches": "does not: texts are tokenized to count"}
     rows_ = []
     for backend, n in runs:
@@ -184,30 +192,40 @@ def main() -> None:
         row = [
             f"{n:,}",
             says[backend],
-            *(_median([one[name] for one in each]) for name in ("ms", "template", "ours", "kb")),
+            *(_median([one[name] for one in each]) for name in ("ms", "cpu", "template", "ours", "kb")),
         ]
         rows_.append(row)
     publish(
         "scale",
         "What does an item cost beside the engine, and does it grow?",
         "python benchmarks/scale.py --save",
-        ["items", "the engine", "ms an item", "of them the chat template", "all else", "KB an item"],
+        [
+            "items",
+            "the engine",
+            "ms per item",
+            "on the processor",
+            "of that the chat template",
+            "all else",
+            "KB per item",
+        ],
         rows_,
         [
-            f"From {SIZES[1]:,} to {SIZES[2]:,} items memory grows by {_growth(found):.2f} KB an item.",
-            f"Median of {args.repeats} interleaved runs, each in a process of its own [lowest, highest].",
+            f"From {sizes[-2]:,} to {sizes[-1]:,} items: {_growth(found, sizes):.2f} KB more memory each.",
+            f"Median of {args.repeats} interleaved runs [lowest, highest], one from {ONCE:,} items on; each "
+            f"in its own process. The mix of questions ({DISTINCT:,}, numbered) is the same at every size.",
             "KB: growth of the process to its peak while the items run, their answers included.",
-            "Chat template: the toy model's, rendered by transformers' `apply_chat_template`, twice an item.",
+            "Chat template: the toy model's, rendered by transformers' `apply_chat_template`: "
+            f"{found[runs[0]][0]['rendered']:.0f} times per item, which is once for each conversation.",
         ],
         ["lm-eval", "transformers", "jinja2"],
         args.save,
     )
 
 
-def _growth(found: dict[tuple[str, int], list[dict[str, float]]]) -> float:
-    """KB an item that the largest run needs more than the one before it."""
-    kb = [n * statistics.median(one["kb"] for one in found["instant", n]) for n in SIZES[1:]]
-    return (kb[1] - kb[0]) / (SIZES[2] - SIZES[1])
+def _growth(found: dict[tuple[str, int], list[dict[str, float]]], sizes: Sequence[int]) -> float:
+    """KB per item that the largest run needs more than the one before it."""
+    kb = [n * statistics.median(one["kb"] for one in found["instant", n]) for n in sizes[-2:]]
+    return (kb[1] - kb[0]) / (sizes[-1] - sizes[-2])
 
 
 def _median(values: list[float]) -> str:

@@ -18,6 +18,7 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -70,6 +71,11 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
         self._why_static = self._find_why_static()
         self._said: str | None = None
         self._known_settings: dict[str, _Settings] = {}  # by their JSON
+
+    @cached_property
+    def max_length(self) -> int:
+        """As lm-eval's, which looks it up in the model's configuration for every prompt."""
+        return super().max_length
 
     def _create_model(self, pretrained: str, *args: Any, **kwargs: Any) -> None:
         """As lm-eval's. Raises UserError if the checkpoint lacks a tensor, for which there would be noise."""

@@ -205,12 +205,14 @@ class SKEExplicitLM(LM):
     def informed(self, requests: Sequence[Instance]) -> list[Instance]:
         """Log-likelihood requests with the knowledge of their questions, written once, in their contexts."""
         # The options of a question share its context. An empty one (an unconditional score) has no question.
-        items = {_context(r): self._item(r, scored=True) for r in requests if r.args[0] != ""}
+        asked = {_context(r): r for r in requests if r.args[0] != ""}
+        items = {context: self._item(r, scored=True) for context, r in asked.items()}
         known = dict(zip(items, self.pipeline.write_knowledge(list(items.values())), strict=True))
-        traces = (self.pipeline.trace(knowledge, None).trace() for knowledge in known.values())
-        self._note(list(items.values()), [None] * len(items), traces)
+        traces = (self.pipeline.trace(one, None).trace() for one in known.values())
+        self._note(items.values(), [None] * len(items), traces)
+        contexts = {context: self._informed(item, known[context]) for context, item in items.items()}
         return [
-            self._informed(r, items[_context(r)], known[_context(r)]) if r.args[0] != "" else r
+            instance(r, "loglikelihood", (contexts[_context(r)], *r.args[1:])) if r.args[0] != "" else r
             for r in requests
         ]
 
@@ -289,12 +291,10 @@ class SKEExplicitLM(LM):
         question = questions.question(context, request.doc, self.pipeline.layout, scored)
         return Item(question, settings, limit, request, questions.group(request))
 
-    def _informed(self, request: Instance, item: Item, knowledge: StepOutput) -> Instance:
-        """The request with the knowledge in its context."""
-        p = self.pipeline
-        messages = answer_messages(item.question, p.prompts, p.method, p.layout, knowledge.reply)
-        context = self.engine.render(messages, item.question.chat)
-        return instance(request, "loglikelihood", (context, *request.args[1:]))
+    def _informed(self, item: Item, knowledge: StepOutput) -> Any:
+        """The context of a question's options, with the knowledge in it."""
+        p, q = self.pipeline, item.question
+        return self.engine.render(answer_messages(q, p.prompts, p.method, p.layout, knowledge.reply), q.chat)
 
     # What a run leaves behind ---------------------------------------------------------------------
 

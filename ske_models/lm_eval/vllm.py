@@ -7,6 +7,7 @@ What is sent, and how it is read, stays lm-eval's (0.4.13, `models/vllm_causallm
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,10 @@ def refusal(error: Exception, cause: str | None) -> str | None:
 class ContinuousVLLM(VLLM, Continuous):
     """The backend, with lm-eval's arguments but `data_parallel_size`, whose engines live for one call."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._known_settings: dict[str, tuple[dict[str, Any], list[str], int, str]] = {}  # by their JSON
+
     def end_loops(self) -> None:
         try:
             from vllm.sampling_params import RepetitionDetectionParams
@@ -61,6 +66,12 @@ class ContinuousVLLM(VLLM, Continuous):
 
     def _settings(self, request: Request) -> tuple[dict[str, Any], list[str], int, str]:
         """(vLLM's settings, stop strings, token limit, end of text), as lm-eval reads a task's."""
+        key = json.dumps(request.settings, sort_keys=True)
+        if key not in self._known_settings:
+            self._known_settings[key] = self._read_settings(request)
+        return self._known_settings[key]
+
+    def _read_settings(self, request: Request) -> tuple[dict[str, Any], list[str], int, str]:
         eos = self.tokenizer.decode(self.eot_token_id) or self.tokenizer.eos_token
         settings, until, limit = self.modify_gen_kwargs(
             dict(request.settings), eos=eos, default_max_gen_toks=self.max_gen_toks
@@ -78,7 +89,7 @@ class ContinuousVLLM(VLLM, Continuous):
         # a stop string may stand in a text's thinking, which `_cut` takes away first
         stop = [text for text in until if text == eos] if self.think_end_token else until
         if self.stop_loops:
-            settings["repetition_detection"] = self.detection
+            settings = {**settings, "repetition_detection": self.detection}
         return tokens, SamplingParams(max_tokens=limit, stop=stop, **settings)
 
     def _cut(self, request: Request, text: str) -> str:

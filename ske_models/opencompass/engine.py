@@ -32,7 +32,7 @@ from ske_models.errors import UserError
 from ske_models.fingerprint import NOT_IDENTITY, fingerprint
 from ske_models.loading import reason
 from ske_models.method import Message
-from ske_models.records import Done, Request, Settings
+from ske_models.records import Completion, Done, Request, Settings
 
 ROLES = {"system": "SYSTEM", "user": "HUMAN", "assistant": "BOT"}  # ours: OpenCompass'
 # What is in an OpenCompass model config and has no influence on the text, besides fingerprint.NOT_IDENTITY.
@@ -124,14 +124,14 @@ class OpenCompassEngine:
                 batch = indices[start : start + size]
                 prompts = [requests[index].prompt for index in batch]
                 arguments = self._arguments(requests[batch[0]])
-                if not self.model.is_api:
-                    lengths = [self.count_tokens(prompt) or 0 for prompt in prompts]
-                    self.overlong += sum(length > self.model.max_seq_len for length in lengths)
+                lengths = [self.count_tokens(prompt) for prompt in prompts]  # None from an API class
+                self.overlong += sum(n is not None and n > self.model.max_seq_len for n in lengths)
                 with torch.no_grad():
                     texts = self.model.generate(prompts, **arguments)
-                for index, text in zip(batch, texts, strict=True):
-                    written[index] = text
-                    done(index, text)
+                for index, text, length in zip(batch, texts, lengths, strict=True):
+                    written[index] = reply = Completion(text)
+                    reply.prompt_tokens = length  # else the conversation would be rendered again to count it
+                    done(index, reply)
         return [written[index] for index in range(len(requests))]
 
     def _arguments(self, request: Request) -> dict[str, Any]:
