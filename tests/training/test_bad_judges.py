@@ -84,7 +84,7 @@ def test_the_scores_that_are_trained_on_hold_no_thought(tmp_path):
     )
     assert "SECRET" not in str(read_jsonl(run.round(1) / "scores.jsonl"))
     assert not [asked for asked in server.asked if "SECRET" in asked.prompt]
-    assert "It is 2." in server.asked[1].prompt
+    assert sum("It is 2." in asked.prompt for asked in server.asked) == 1, "both were under way at once"
 
 
 @pytest.mark.parametrize(
