@@ -21,6 +21,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from ske_models.controls import EmptyKnowledge, with_donors
+from ske_models.garbage import few_full_collections
 from ske_models.knowledge import KnowledgeFile
 from ske_models.method import METHODS, Layout, answer_messages, knowledge_messages
 from ske_models.prompts import PromptSet
@@ -172,8 +173,8 @@ class Scheduler:
         self.fresh = 0  # items in their first step
         self.lives: dict[int, Life] = {}  # of the items in any step
         self.ends: list[End | None] = [None] * len(items)
-        # by key: who waits for a text that is being generated, or the text
-        self.texts: dict[str, list[int] | StepOutput] = {}
+        # by key, in as few bytes as it has: who waits for a text that is being generated, or the text
+        self.texts: dict[bytes, list[int] | StepOutput] = {}
         self.call: list[Pending | None] = []  # what the engine is given; None: done
         self.work: dict[str, int] = {}  # tokens of each step in this call, to share out its seconds
 
@@ -209,7 +210,7 @@ class Scheduler:
             count.prompts_cut += room is not None
             if not self.pipeline.engine.sampled(request.settings):
                 key = store_key(request, room, self.pipeline.stop_loops)
-                same = self.texts.get(key)
+                same = self.texts.get(bytes.fromhex(key))
                 if isinstance(same, list):  # it is being generated
                     count.shared += 1
                     same.append(index)
@@ -218,7 +219,7 @@ class Scheduler:
                 text = same or stored(self.pipeline, request, key)
             if text is None:
                 if key is not None:
-                    self.texts[key] = []
+                    self.texts[bytes.fromhex(key)] = []
                 return [Pending(index, request, key)]
             count.note(text)
 
@@ -235,8 +236,8 @@ class Scheduler:
         self._count(request, text, written)
         waiting = [pending.index]
         if key is not None:
-            others, self.texts[key] = self.texts[key], written
-            waiting += cast("list[int]", others)
+            waiting += cast("list[int]", self.texts[bytes.fromhex(key)])
+            self.texts[bytes.fromhex(key)] = written
         new: list[Pending] = []
         for index in waiting:
             pipeline.counts[request.step].note(written)
@@ -268,6 +269,7 @@ class Scheduler:
             new += self._advance(index, None)
         return new
 
+    @few_full_collections()
     def run(self) -> list[End]:
         """What the items have at the end, in their order."""
         counts, engine = self.pipeline.counts, self.pipeline.engine
@@ -343,6 +345,6 @@ def stored(pipeline: Pipeline, request: Request, key: str) -> StepOutput | None:
 def output(pipeline: Pipeline, request: Request, text: str, source: str) -> StepOutput:
     """A text of the model, measured whole, with what of it is the reply."""
     tokens, truncated = measured(pipeline.engine, request, text)
-    _, reply, finished = split_thought(text, pipeline.marks)
     looped = isinstance(text, Completion) and text.looped
+    _, reply, finished = split_thought(text, pipeline.marks)
     return StepOutput(text, source, tokens, truncated, reply, finished, looped)

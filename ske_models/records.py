@@ -79,17 +79,17 @@ class Answer(str):
     """An answer's text, with how it came about in `trace`. Pickles and hashes as a `str` does."""
 
     __slots__ = ("_how",)
-    _how: Trace | dict[str, Any]
+    _how: Trace | dict[str, Any] | None
 
     def __new__(cls, text: str, how: Trace | dict[str, Any] | None = None) -> Answer:
         answer = super().__new__(cls, text)
-        answer._how = how or {}
+        answer._how = how
         return answer
 
     @property
     def trace(self) -> dict[str, Any]:
         """As `Trace.trace`: made when it is needed, since it is larger than most answers."""
-        return self._how.trace() if isinstance(self._how, Trace) else self._how
+        return self._how.trace() if isinstance(self._how, Trace) else self._how or {}
 
     @property
     def knowledge(self) -> StepOutput | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ske_models.garbage import few_full_collections
 from ske_models.pipeline import Scheduler
 from ske_models.records import Request
 
@@ -21,6 +22,7 @@ class Together:
         self.schedulers = schedulers
         self.call: list[tuple[int, int]] = []  # of each request: whose it is, and its place there
 
+    @few_full_collections()
     def run(self) -> None:
         """Raises what the engine raises."""
         engine = self.schedulers[0].pipeline.engine

@@ -11,7 +11,6 @@ lm-eval 0.4.13.
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -276,7 +275,7 @@ class SKEExplicitLM(LM):
             embedded.verify(embedded.path(), request.doc["ske_world"])
             self._worlds.add(request.doc["ske_world"])
         settings = {} if scored else request.args[1]
-        limit = questions.limit(json.dumps(settings, sort_keys=True), self.default_limit)
+        limit = questions.limit(questions.as_json(settings), self.default_limit)
         if limit < 1:
             raise UserError(f"max_gen_toks={limit}: at least 1 token is needed (task {request.task_name})")
         if self._local and "chat_template_kwargs" in settings:

@@ -17,6 +17,8 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from ske_models.errors import UserError
 from ske_models.method import Message, Question
 
+as_json = json.JSONEncoder(sort_keys=True).encode  # one for all: each call of `dumps` makes an encoder
+
 
 class ChatStr(str):
     """A rendered chat prompt that still knows its turns. lm-eval logs, hashes and pickles it as a `str`."""
@@ -59,7 +61,13 @@ def limit(settings: str, default: int) -> int:
 def group(request: Instance) -> tuple[str, str]:
     """The task, and the subset where our tasks' docs name one."""
     subset = request.doc.get("subset") if isinstance(request.doc, Mapping) else None
-    return str(request.task_name), str(subset or "")
+    return _one_group(str(request.task_name), str(subset or ""))
+
+
+@lru_cache
+def _one_group(task: str, subset: str) -> tuple[str, str]:
+    """The same object for all questions of a group."""
+    return task, subset
 
 
 def _split_own(own: str, doc: Any) -> tuple[str, str, str]:
