@@ -52,13 +52,16 @@ LIMIT = 256  # tokens
 class Evaluation(SKEExplicitLM):
     """`ske_explicit` that keeps lm-eval's requests, to be asked again."""
 
-    def __init__(self, model: Path, layout: str, dtype: str, methods: Sequence[str], limit: int) -> None:
+    def __init__(
+        self, model: Path, layout: str, dtype: str, methods: Sequence[str], limit: int, at_once: int | None
+    ) -> None:
         super().__init__(
             backend="vllm",
             layout=layout,
             pretrained=str(model),
             dtype=dtype,
             enforce_eager=True,
+            max_num_seqs=at_once,
             max_knowledge_toks=limit,
             store="none",
         )
@@ -167,6 +170,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["explicit"])
     parser.add_argument("--tokens", type=int, default=LIMIT, help="that each step may write")
     parser.add_argument("--items", type=int, default=516, help="a sixth of them of each benchmark")
+    parser.add_argument("--at-once", type=int, help="texts that the engine writes at a time (max_num_seqs)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", type=Path, help="a checkpoint's folder, instead of a toy that is made")
     parser.add_argument("--dtype", default="float32")
@@ -177,7 +181,9 @@ def main() -> None:
     named = "explicit" if args.methods == ["explicit"] else ", ".join(args.methods)
     settings += "" if args.methods == ["explicit"] else f" --methods {' '.join(args.methods)}"
     settings += "" if args.tokens == LIMIT else f" --tokens {args.tokens}"
-    lm = Evaluation(args.model or toy(Path("runs/toy")), args.layout, args.dtype, args.methods, args.tokens)
+    settings += "" if args.at_once is None else f" --at-once {args.at_once}"
+    model, steps_of = args.model or toy(Path("runs/toy")), (args.methods, args.tokens, args.at_once)
+    lm = Evaluation(model, args.layout, args.dtype, *steps_of)
     simple_evaluate(
         lm,
         tasks=["ske_quick"],
@@ -245,7 +251,8 @@ def main() -> None:
             f"{n} questions of the six benchmarks (`ske_quick`), by {named}, layout `{args.layout}`; "
             f"{args.model or 'the toy model (benchmarks/toy.py, 4 M parameters)'}, {args.dtype}, on "
             f"{lm.inner.model.llm_engine.vllm_config.device_config.device_type}, {written / whole:,.0f} "
-            f"tokens written per second in the recorded run; at most {args.tokens} tokens a text; "
+            f"tokens written per second in the recorded run; at most {args.tokens} tokens a text, and at "
+            f"most {engine.vllm_config.scheduler_config.max_num_seqs} texts at a time; "
             f"{args.repeats} interleaved repeats, median (lowest to highest).",
             f"{prompts:,} prompt tokens, {written:,} written. The prefix cache is on for all, empty before "
             f"each run, and holds {cache.num_gpu_blocks * cache.block_size:,} tokens in blocks of "
