@@ -182,8 +182,8 @@ def main() -> None:
     settings += "" if args.methods == ["explicit"] else f" --methods {' '.join(args.methods)}"
     settings += "" if args.tokens == LIMIT else f" --tokens {args.tokens}"
     settings += "" if args.at_once is None else f" --at-once {args.at_once}"
-    model, steps_of = args.model or toy(Path("runs/toy")), (args.methods, args.tokens, args.at_once)
-    lm = Evaluation(model, args.layout, args.dtype, *steps_of)
+    model = args.model or toy(Path("runs/toy"))
+    lm = Evaluation(model, args.layout, args.dtype, args.methods, args.tokens, args.at_once)
     simple_evaluate(
         lm,
         tasks=["ske_quick"],

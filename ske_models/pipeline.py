@@ -345,6 +345,6 @@ def stored(pipeline: Pipeline, request: Request, key: str) -> StepOutput | None:
 def output(pipeline: Pipeline, request: Request, text: str, source: str) -> StepOutput:
     """A text of the model, measured whole, with what of it is the reply."""
     tokens, truncated = measured(pipeline.engine, request, text)
-    looped = isinstance(text, Completion) and text.looped
     _, reply, finished = split_thought(text, pipeline.marks)
+    looped = isinstance(text, Completion) and text.looped
     return StepOutput(text, source, tokens, truncated, reply, finished, looped)
