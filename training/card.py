@@ -210,7 +210,7 @@ def _license(folder: Path | None) -> str | None:
 
 def _results(folder: RunFolder, n: int) -> list[EvalResult]:
     """The accuracies in RUN/results/M{n}, as `model-index` has them."""
-    files = [file for file in sorted(folder.results(n).glob("*.json")) if not file.name.startswith(".")]
+    files = [file for file in sorted(folder.results(n).glob("*.*.json")) if not file.name.startswith(".")]
     return [
         EvalResult(
             task_type="text-generation",

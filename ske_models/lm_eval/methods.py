@@ -48,7 +48,7 @@ class OutOfTimeError(Exception):
 
 
 class Collector(SKEExplicitLM):
-    """Takes lm-eval's requests and answers nothing."""
+    """Takes lm-eval's requests for texts and answers nothing; options are not scored either."""
 
     def __init__(self, lm: SKEExplicitLM) -> None:
         self.__dict__.update(lm.__dict__)
@@ -57,6 +57,12 @@ class Collector(SKEExplicitLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         self.seen += requests
         return [""] * len(requests)
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        return [(0.0, False)] * len(requests)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        return [0.0] * len(requests)
 
 
 class Timed(Together):

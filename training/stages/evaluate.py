@@ -1,5 +1,8 @@
 """lm-eval on a checkpoint of a run: each task of the recipe by each method, with one load of the model.
 
+All texts of all tasks and methods are written in the same calls, so that the last long ones of one overlap with
+the others' texts; then lm-eval evaluates each, and finds them in the store.
+
     python -m training.stage evaluate runs/mine 2        # M2
 
 The same numbers come from the stock command, which any checkpoint of a run can be given to:
@@ -61,6 +64,7 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
             pretrained=str(folder.checkpoint(n)),
             **_where(folder, n) | placed(settings.backend, revealed(settings.args)),
         )
+        write_json(results / "cost.json", _write(model, tasks, missing, settings.limit))
         for task, method in missing:
             model.ask_by(method)
             _evaluate(model, tasks, task, settings.limit, results / f"{task}.{method}")
@@ -100,18 +104,44 @@ def _check(names: list[str], tasks: TaskManager) -> None:
         )
 
 
-def _evaluate(model: SKEExplicitLM, tasks: TaskManager, task: str, limit: int | None, stem: Any) -> None:
+def _write(
+    model: SKEExplicitLM, tasks: TaskManager, pairs: list[tuple[str, str]], limit: int | None
+) -> dict[str, Any]:
+    """All texts that they need and that the store has not; what each method's steps have cost."""
+    from ske_models.lm_eval.methods import Collector
+    from ske_models.pipeline import Scheduler
+    from ske_models.together import Together
+
+    collector = Collector(model)
+    _lm_eval(collector, tasks, list(dict.fromkeys(task for task, _ in pairs)), limit)
+    items = [model._item(request) for request in collector.seen]
+    pipelines = {}
+    for method in dict.fromkeys(method for _, method in pairs):
+        model.ask_by(method)
+        pipelines[method] = model.pipeline
+    if items:  # none where only options are scored
+        Together([Scheduler(p, items, p.writes_knowledge, answers=True) for p in pipelines.values()]).run()
+    return {method: pipeline.report()["steps"] for method, pipeline in pipelines.items()}
+
+
+def _lm_eval(model: SKEExplicitLM, tasks: TaskManager, names: list[str], limit: int | None) -> dict[str, Any]:
     import lm_eval
 
-    evaluated = lm_eval.simple_evaluate(
+    return lm_eval.simple_evaluate(
         model=model,
-        tasks=[task],
+        tasks=names,
         task_manager=tasks,
         limit=limit,
         apply_chat_template=True,
         bootstrap_iters=0,
         log_samples=True,
     )
+
+
+def _evaluate(model: SKEExplicitLM, tasks: TaskManager, task: str, limit: int | None, stem: Any) -> None:
+    import lm_eval
+
+    evaluated = _lm_eval(model, tasks, [task], limit)
     metrics = {
         name.removesuffix(",none"): value
         for name, value in evaluated["results"][task].items()
