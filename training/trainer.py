@@ -67,6 +67,9 @@ def train(folder: RunFolder, n: int) -> dict[str, Any]:
         return card.read_lineage(target)["training"]  # killed after it was done
     if sft.threads:
         torch.set_num_threads(sft.threads)
+    # cuDNN's attention, which sdpa prefers on an H100, has NaN gradients where a padded batch is 64 tokens
+    # longer than a multiple of 128 (pytorch/pytorch#196678, torch 2.11 to 2.13; seen here with Qwen2.5).
+    torch.backends.cuda.enable_cudnn_sdp(False)
     work = folder.round(n) / "sft"
     config = arguments(sft, work, folder.recipe.seed)
     parent, revision = card.parent(folder, n)
