@@ -1,7 +1,7 @@
 """lm-eval on a checkpoint of a run: each task of the recipe by each method, with one load of the model.
 
-All texts of all tasks and methods are written in the same calls, so that the last long ones of one overlap with
-the others' texts; then lm-eval evaluates each, and finds them in the store.
+All texts of all tasks and methods are written in the same calls, so that the last long ones of one overlap
+with the others' texts; then lm-eval evaluates each, and finds them in the store.
 
     python -m training.stage evaluate runs/mine 2        # M2
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ def _check(names: list[str], tasks: TaskManager) -> None:
 
 
 def _write(
-    model: SKEExplicitLM, tasks: TaskManager, pairs: list[tuple[str, str]], limit: int | None
+    model: SKEExplicitLM, tasks: TaskManager, pairs: Sequence[tuple[str, str]], limit: int | None
 ) -> dict[str, Any]:
     """All texts that they need and that the store has not; what each method's steps have cost."""
     from ske_models.lm_eval.methods import Collector
