@@ -67,9 +67,6 @@ def train(folder: RunFolder, n: int) -> dict[str, Any]:
         return card.read_lineage(target)["training"]  # killed after it was done
     if sft.threads:
         torch.set_num_threads(sft.threads)
-    # cuDNN's attention, which sdpa prefers on an H100, has NaN gradients where a padded batch is 64 tokens
-    # longer than a multiple of 128 (pytorch/pytorch#196678, torch 2.11 to 2.13; seen here with Qwen2.5).
-    torch.backends.cuda.enable_cudnn_sdp(False)
     work = folder.round(n) / "sft"
     config = arguments(sft, work, folder.recipe.seed)
     parent, revision = card.parent(folder, n)
@@ -177,6 +174,9 @@ def load_model(parent: str, revision: str | None, sft: Sft) -> PreTrainedModel:
 
     Raises UserError if it cannot be loaded, or lacks a tensor, or cannot be loaded in 4 bits here.
     """
+    # cuDNN's attention, which sdpa prefers on an H100, has NaN gradients where a padded batch is 64 tokens
+    # longer than a multiple of 128 (pytorch/pytorch#196678, torch 2.11 to 2.13; seen here with Qwen2.5).
+    torch.backends.cuda.enable_cudnn_sdp(False)
     quantization = lora.quantization(sft.lora)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(

@@ -125,6 +125,11 @@ def trained(tiny_llama, tmp_path_factory):
     return run, counts
 
 
+def test_it_is_not_trained_by_cudnns_attention(trained):
+    """Its gradients are NaN for some lengths on an H100, of which a machine without one sees only the switch."""
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
 @pytest.mark.parametrize("name", ["embedded", "plain", "chatml", "llama3", "bos_added"])
 def test_the_loss_covers_the_completion_and_the_text_is_the_evaluations(checkpoints, name):
     from lm_eval.models.huggingface import HFLM
