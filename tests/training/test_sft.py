@@ -126,7 +126,7 @@ def trained(tiny_llama, tmp_path_factory):
 
 
 def test_it_is_not_trained_by_cudnns_attention(trained):
-    """Its gradients are NaN for some lengths on an H100, of which a machine without one sees only the switch."""
+    """Its gradients are NaN for some lengths on an H100; a machine without one sees only the switch."""
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
