@@ -176,7 +176,8 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--save", action="store_true", help="write it into benchmarks/results")
     args = parser.parse_args()
-    of_model, settings = ("", "") if args.model is None else (f"_{args.model.name}", f" --model {args.model}")
+    named_model = args.model.name if args.model else None
+    of_model, settings = (f"_{named_model}", f" --model {named_model}") if named_model else ("", "")
     settings += f" --dtype {args.dtype}"
     named = "explicit" if args.methods == ["explicit"] else ", ".join(args.methods)
     settings += "" if args.methods == ["explicit"] else f" --methods {' '.join(args.methods)}"
@@ -249,7 +250,7 @@ def main() -> None:
             "wall time. On a GPU a step of the engine takes about as long whether it is full or not: the "
             "number of steps is what stragglers cost there.",
             f"{n} questions of the six benchmarks (`ske_quick`), by {named}, layout `{args.layout}`; "
-            f"{args.model or 'the toy model (benchmarks/toy.py, 4 M parameters)'}, {args.dtype}, on "
+            f"{named_model or 'the toy model (benchmarks/toy.py, 4 M parameters)'}, {args.dtype}, on "
             f"{lm.inner.model.llm_engine.vllm_config.device_config.device_type}, {written / whole:,.0f} "
             f"tokens written per second in the recorded run; at most {args.tokens} tokens a text, and at "
             f"most {engine.vllm_config.scheduler_config.max_num_seqs} texts at a time; "

@@ -106,7 +106,8 @@ def main() -> None:
     publish(
         f"one_load_{Path(args.model).name}",
         "What is saved by asking three methods with one load of the model?",
-        f"python benchmarks/one_load.py --model {args.model} --limit {args.limit} --tokens {args.tokens}",
+        f"python benchmarks/one_load.py --model {Path(args.model).name} --limit {args.limit} "
+        f"--tokens {args.tokens}",
         ["", "seconds of each repeat", "over one load"],
         rows,
         [

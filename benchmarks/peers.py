@@ -181,7 +181,8 @@ def _publish(args: argparse.Namespace, turns: Turns, model: Path, dtype: str, co
     publish(
         f"peers_{args.stage}" + ("" if args.items == 192 else f"_{args.items}"),
         f"{args.stage.capitalize()}: is `explicit` faster than the same two steps written for other tools?",
-        f"python benchmarks/peers.py {args.stage} --model {args.model or 'TOY'} --dtype {dtype} "
+        f"python benchmarks/peers.py {args.stage} "
+        f"--model {args.model.name if args.model else 'TOY'} --dtype {dtype} "
         f"--items {args.items} --tokens {args.tokens}",
         HEADER,
         [_row(turns, system, ours) for system in turns],
