@@ -258,7 +258,7 @@ def _text(made: dict[str, Any], n: int) -> str:
         "selected": f"by {select.get('by')}, threshold {select.get('threshold')}" if n else None,
         "training": f"{_how(sft)}, {sft['epochs']} epochs, batch {sft['batch']}, learning rate "
         f"{sft['learning_rate']:g} ({sft['schedule']}, {sft['warmup_steps']} warm-up steps), "
-        f"{training['steps']:,} steps, loss on completions {training['loss']['last']:.3f} at the end",
+        f"{training['steps']:,} steps, loss on completions {training['loss']['last']:.2f} (last quarter)",
         "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
         "project": f"commit `{made['project']}`" if made["project"] else None,
     }

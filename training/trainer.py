@@ -16,7 +16,9 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -91,7 +93,7 @@ def train(folder: RunFolder, n: int) -> dict[str, Any]:
     trainer.train(resume_from_checkpoint=last_whole(work))
 
     log = _log(trainer, sft, counts["examples"])
-    counts |= {"steps": trainer.state.global_step, "loss": {"first": log[0]["loss"], "last": log[-1]["loss"]}}
+    counts |= {"steps": trainer.state.global_step, "loss": _ends([row["loss"] for row in log])}
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         write_jsonl(work / "log.jsonl", log)
@@ -314,6 +316,12 @@ class Watch(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def _ends(losses: Sequence[float]) -> dict[str, float]:
+    """Means of the first and of the last quarter of the steps: one step says which examples it had, no more."""
+    some = max(1, len(losses) // 4)
+    return {"first": fmean(losses[:some]), "last": fmean(losses[-some:])}
 
 
 def _log(trainer: SFTTrainer, sft: Sft, n_examples: int) -> list[dict[str, Any]]:

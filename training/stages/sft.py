@@ -29,7 +29,7 @@ def says(counts: dict[str, Any]) -> str:
     """The figures that matter of a training."""
     loss = counts["loss"]
     said = f"{counts['examples']:,} examples, {counts['steps']:,} steps"
-    said += f", loss {loss['first']:.3f} to {loss['last']:.3f}"
+    said += f", loss {loss['first']:.2f} to {loss['last']:.2f}"
     return said + (f", {counts['too_long']:,} too long ones left out" if counts["too_long"] else "")
 
 
