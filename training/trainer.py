@@ -319,7 +319,7 @@ class Watch(TrainerCallback):
 
 
 def _ends(losses: Sequence[float]) -> dict[str, float]:
-    """Means of the first and of the last quarter of the steps: one step says which examples it had, no more."""
+    """Means of the first and the last quarter of the steps; one step says little but its examples."""
     some = max(1, len(losses) // 4)
     return {"first": fmean(losses[:some]), "last": fmean(losses[-some:])}
 

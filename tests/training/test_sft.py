@@ -261,6 +261,11 @@ def test_a_killed_run_ends_with_the_same_weights(tiny_llama, tmp_path):
     assert not list((killed.round(1) / "sft").glob("checkpoint-*"))
 
 
+def test_the_loss_that_is_said_is_that_of_a_quarter_of_the_steps():
+    assert trainer._ends([4.0, 2.0, 9.0, 9.0, 9.0, 9.0, 0.0, 1.0]) == {"first": 3.0, "last": 0.5}
+    assert trainer._ends([4.0, 2.0]) == {"first": 4.0, "last": 2.0}
+
+
 def test_the_checkpoint(trained, tiny_llama):
     run, counts = trained
     folder = run.checkpoint(1)
