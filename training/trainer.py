@@ -178,7 +178,7 @@ def load_model(parent: str, revision: str | None, sft: Sft) -> PreTrainedModel:
     """
     # cuDNN's attention, which sdpa prefers on an H100, has NaN gradients where a padded batch is 64 tokens
     # longer than a multiple of 128 (pytorch/pytorch#196678, torch 2.11 to 2.13). With sdpa, Qwen2.5 ended in
-    # NaN here after just such batches; it was not tried again since this line.
+    # NaN on just such batches, and trains since this line (benchmarks/results/laptop_gpu.md).
     torch.backends.cuda.enable_cudnn_sdp(False)
     quantization = lora.quantization(sft.lora)
     try:

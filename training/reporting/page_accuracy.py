@@ -77,6 +77,7 @@ def section(folder: RunFolder, found: Results) -> dict[str, Any]:
             for task in named
         ],
         "average": (AVERAGE, "explicit") in accuracies,
+        "knowledge_right": EXTRACTION in used,
         "differences": differences,
         "kinds": kinds,
         "main": main_table(found),
