@@ -8,6 +8,9 @@ from __future__ import annotations
 import atexit
 import signal
 import sys
+import threading
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -36,7 +39,7 @@ class Local(LocalRunner):
         try:
             super().__call__(tasks)
         except KeyboardInterrupt:
-            # At exit, after the pool's threads have ended: OpenCompass still reports what waits in it.
+            # last, after progress bars that close meanwhile
             line = "ske-learn: interrupted; the same command with -r continues"
             atexit.register(print, line, file=sys.stderr, flush=True)
             sys.exit(128 + (self.signal or signal.SIGINT))
@@ -52,13 +55,38 @@ class Local(LocalRunner):
             ]
             raise_failed([line for line in lines if line], Path(tasks[0].work_dir) if tasks else Path())
 
+    def launch(self, tasks: list[Any]) -> list[tuple[str, int]]:
+        status = super().launch(tasks)
+        if self.signal:
+            raise KeyboardInterrupt
+        return status
+
     def _launch(self, task: Any, gpu_ids: Any, index: int) -> tuple[str, int]:
         # The pool's other tasks wait for a worker: they would be started after an interrupt, too.
         return (task.name, 128 + self.signal) if self.signal else super()._launch(task, gpu_ids, index)
 
     def _end(self, which: int, _: FrameType | None) -> None:
+        signal.signal(which, signal.SIG_DFL)  # a second one ends it at once
         self.signal = which
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.terminate()
-        raise KeyboardInterrupt
+        if self.debug:  # the tasks run in this thread
+            _terminate(psutil.Process().children(recursive=True))
+            raise KeyboardInterrupt
+        # Raised here, it would leave a pool's threads behind that write on after our line: Python 3.11 takes
+        # a thread for ended whose `join` is interrupted. So the pool ends by itself, and `launch` raises.
+        threading.Thread(target=_terminate_all, daemon=True).start()
+
+
+def _terminate(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+
+
+def _terminate_all() -> None:
+    """Every child once, until this process ends: a worker may have been about to start one."""
+    told: set[psutil.Process] = set()
+    while True:
+        new = set(psutil.Process().children(recursive=True)) - told
+        _terminate(new)
+        told |= new
+        time.sleep(0.1)
