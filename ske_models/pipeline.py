@@ -110,6 +110,7 @@ class Pipeline:
             "prompts_hash": self.prompts.hash,
             "knowledge_limit": self.knowledge_limit,
             "stop_loops": self.stop_loops,
+            "fingerprint": self.store.model,
             "store": str(self.store.path) if self.store.path else None,
             **self._knowledge_report(),
             "steps": {name: asdict(count) for name, count in self.counts.items() if count.asked},
@@ -124,9 +125,8 @@ class Pipeline:
         source = self.knowledge_file
         if isinstance(source, EmptyKnowledge) or self.shuffled:
             return {"knowledge_file": None, "knowledge_control": "shuffled" if self.shuffled else "empty"}
-        if source is None or not source.foreign:
-            return {"knowledge_file": str(source.path) if source else None}
-        return {"knowledge_file": str(source.path), "knowledge_models": sorted(source.models)}
+        found: dict[str, Any] = {"knowledge_file": str(source.path) if source else None}
+        return found | ({"knowledge_models": sorted(source.models)} if source and source.foreign else {})
 
     def _prepared(self, items: Sequence[Item]) -> Sequence[Item]:
         if self.knowledge_file is not None and items:

@@ -18,6 +18,7 @@ from typing import Any
 
 from ske_models.errors import UserError
 from ske_models.files import encodable
+from ske_models.fingerprint import digest
 from ske_models.records import Completion
 
 SCHEMA = """
@@ -58,6 +59,7 @@ class Store:
     def __init__(self, path: Path | None, fingerprint: Mapping[str, Any]) -> None:
         self.path = path
         self.fingerprint: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
+        self.model = digest(self.fingerprint)  # as results and knowledge files name it
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)

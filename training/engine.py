@@ -25,7 +25,7 @@ from lm_eval.models.api_models import TemplateAPI
 from ske_models.engines.servers import Servers
 from ske_models.errors import UserError, one_of
 from ske_models.fingerprint import NOT_IDENTITY, digest, weights
-from ske_models.lm_eval.backend import backend_class, load
+from ske_models.lm_eval.backend import TRANSFORMERS, backend_class, load, placed
 from ske_models.lm_eval.engine import LMEvalEngine
 from ske_models.records import Done, Request
 from training.data.journal import Journal
@@ -36,7 +36,6 @@ from training.settings.secret import revealed
 
 # Windows that servers have at a time: the next one fills the gaps that the last texts of one leave.
 SIDE_BY_SIDE = 2
-TRANSFORMERS = ("hf", "hf-auto", "huggingface")  # lm-eval's names of one class, which takes 3 s to import
 
 
 class CheckpointEngine(LMEvalEngine):
@@ -140,13 +139,6 @@ def load_engine(folder: RunFolder, n: int, windows: int) -> list[CheckpointEngin
         )
         for _ in range(engines)
     ]
-
-
-def placed(backend: str, args: dict[str, Any]) -> dict[str, Any]:
-    """A backend's arguments, with the device where there are none but CPUs: lm-eval's hf expects CUDA."""
-    if backend in TRANSFORMERS and not torch.cuda.is_available():
-        return {"device": "cpu"} | args
-    return args
 
 
 def identity(folder: RunFolder, n: int) -> dict[str, Any]:

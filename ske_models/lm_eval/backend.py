@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lm_eval.api.model import LM
 from lm_eval.api.registry import get_model
 from lm_eval.models.api_models import TemplateAPI
@@ -56,6 +57,13 @@ def complete(backend: str, args: dict[str, Any]) -> dict[str, Any]:
         args |= {"pretrained": str(file.parent), "gguf_file": file.name}
     if backend == "vllm" and str(args.get("batch_size", 1)) == "1":
         args["batch_size"] = "auto"  # lm-eval's default sends one prompt at a time: no continuous batching
+    return args
+
+
+def placed(backend: str, args: dict[str, Any]) -> dict[str, Any]:
+    """A backend's arguments, with the device where there are none but CPUs: lm-eval's hf expects CUDA."""
+    if backend in TRANSFORMERS and not torch.cuda.is_available():
+        return {"device": "cpu"} | args
     return args
 
 

@@ -4,7 +4,8 @@
     python -m ske_models.lm_eval.methods ... --ways notes:explicit:single notes:explicit:single:shuffled
     python -m ske_tasks.compare runs/quick/*
 
-A way is SET:METHOD[:LAYOUT[:KNOWLEDGE]] (KNOWLEDGE: shuffled, empty, or a JSONL file, of another model, too);
+A way is SET:METHOD[:LAYOUT[:KNOWLEDGE]] (LAYOUT: single, which is the default, or multiturn; KNOWLEDGE:
+shuffled, empty, or a JSONL file, of another model, too);
 without `--ways`, the three methods by the default prompts. All are asked question by question, the tasks in
 turn, the questions of a task in a random order that is always the same. After `--minutes`, or Ctrl-C, what is
 complete is evaluated: the first N of that order that every way has answered in every task, through lm-eval's
@@ -19,11 +20,11 @@ import json
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lm_eval
 from lm_eval.api.instance import Instance
@@ -32,15 +33,22 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import simple_parse_args_string
 
 from ske_models.controls import CONTROLS, EMPTY, SHUFFLED, EmptyKnowledge, with_donors
-from ske_models.errors import UserError
+from ske_models.errors import UserError, one_of
+from ske_models.files import user_path
 from ske_models.knowledge import KnowledgeFile
+from ske_models.lm_eval.backend import placed
 from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.method import LAYOUTS, METHODS, Layout
 from ske_models.pipeline import Pipeline, Scheduler
 from ske_models.prompts import load
 from ske_models.records import Item, Request, StepCounts
 from ske_models.together import Together
 
 THREE = ["default:direct", "default:cot", "default:explicit"]
+SAID_BY = {"pretrained": "--model", "backend": "--backend", "store": "--out"} | dict.fromkeys(
+    ("method", "layout", "prompts", "knowledge", "foreign_knowledge"), "--ways"
+)
+SAID_BY["max_knowledge_toks"] = "`knowledge_tokens` of a prompt set"
 
 
 class OutOfTimeError(Exception):
@@ -79,20 +87,33 @@ class Timed(Together):
         return new
 
 
-def way(spec: str, base: Pipeline) -> Pipeline:
-    """The pipeline of one of `--ways`. Raises UserError: no such set or file."""
+def parts(spec: str) -> tuple[str, str, str, str]:
+    """SET, METHOD, LAYOUT and KNOWLEDGE of one of `--ways`. Raises UserError: unknown, or no such file."""
     name, method, layout, knowledge = [*spec.split(":", 3), "", "", ""][:4]
+    load(name)
+    method, layout = method or "explicit", layout or "single"
+    one_of(f"--ways {spec}: method", method, METHODS)
+    one_of(f"--ways {spec}: layout", layout, LAYOUTS)
+    if knowledge and knowledge not in CONTROLS and not user_path(knowledge, f"--ways {spec}").is_file():
+        raise UserError(f"--ways {spec}: no file {knowledge}; give one, or {' or '.join(CONTROLS)}")
+    return name, method, layout, knowledge
+
+
+def way(spec: str, base: Pipeline) -> Pipeline:
+    """The pipeline of one of `--ways`. Raises UserError as `parts`, or for a faulty knowledge file."""
+    name, method, layout, knowledge = parts(spec)
     prompts = load(name)
     source: KnowledgeFile | EmptyKnowledge | None = None
     if knowledge == EMPTY:
         source = EmptyKnowledge()
     elif knowledge and knowledge not in CONTROLS:
-        source = KnowledgeFile(Path(knowledge), base.store.fingerprint, prompts.hash, foreign=True)
+        path = user_path(knowledge, f"--ways {spec}")
+        source = KnowledgeFile(path, base.store.fingerprint, prompts.hash, foreign=True)
     limit = prompts.knowledge_tokens
     return replace(
         base,
-        method=method or "explicit",
-        layout="single" if layout == "single" else "multiturn",
+        method=method,
+        layout=cast("Layout", layout),
         prompts=prompts,
         knowledge_settings=dict(base.knowledge_settings) | {"max_gen_toks": limit},
         knowledge_limit=limit,
@@ -100,6 +121,20 @@ def way(spec: str, base: Pipeline) -> Pipeline:
         shuffled=knowledge == SHUFFLED,
         counts={step: StepCounts() for step in base.counts},
     )
+
+
+def model_args(text: str) -> dict[str, Any]:
+    """`--model-args`. Raises UserError for what another argument of this command says."""
+    found = simple_parse_args_string(text)
+    for name in [name for name in found if name in SAID_BY]:
+        raise UserError(f"--model-args {name}=...: {SAID_BY[name]} says it here")
+    return dict(found)
+
+
+def accuracy(result: Mapping[str, Any]) -> float | None:
+    """The first metric of a task, in percent; None: it has none from 0 to 1."""
+    values = [value for name, value in result.items() if "," in name and isinstance(value, float)]
+    return round(100 * values[0], 1) if values and 0 <= values[0] <= 1 else None
 
 
 Places = dict[str, list[int]]  # of questions, by task
@@ -181,9 +216,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         store = str(args.out / "store.sqlite")
-        lm = SKEExplicitLM(
-            args.backend, store=store, pretrained=args.model, **simple_parse_args_string(args.model_args)
-        )
+        for spec in args.ways:
+            parts(spec)
+        given = placed(args.backend, model_args(args.model_args))
+        lm = SKEExplicitLM(args.backend, store=store, pretrained=args.model, **given)
         pipelines = [way(spec, lm.pipeline) for spec in args.ways]
         collector = Collector(lm)
         evaluate(collector, args)
@@ -211,8 +247,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         tracker.save_results_aggregated(results=found, samples=samples)
         for task, lines in samples.items():
             tracker.save_results_samples(task_name=task, samples=lines)
-        accuracy = {task: round(100 * result["acc,none"], 1) for task, result in found["results"].items()}
-        print(spec, json.dumps(accuracy), f"({written or 'all from the store'})", flush=True)
+        accuracies = {task: accuracy(result) for task, result in found["results"].items()}
+        print(spec, json.dumps(accuracies), f"({written or 'all from the store'})", flush=True)
 
 
 if __name__ == "__main__":

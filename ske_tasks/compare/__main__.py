@@ -19,9 +19,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ske_models.errors import UserError
 from ske_tasks.compare.page import write
 from ske_tasks.compare.runs import read
-from ske_tasks.compare.table import accuracies, compare, differences, paired
+from ske_tasks.compare.table import accuracies, compare, differences, left_out, paired
 
 
 def main() -> None:
@@ -33,12 +34,16 @@ def main() -> None:
     parser.add_argument("--by", metavar="FIELD", help="rows by a field of the questions: subset, kind")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with every question")
     args = parser.parse_args()
+    if args.html and args.html.is_dir():
+        raise UserError(f"--html {args.html}: a folder; give the name of a file")
     found = compare([run for path in args.runs for run in read(path, args.html is not None, args.by)])
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(accuracies(found))
     console.print(paired(found))
     for line in differences(found.runs):
         console.print(f"differs: {line}", markup=False)
+    for line in left_out(found.runs):
+        console.print(f"left out: {line}", markup=False)
     if args.html:
         write(args.html, found)
         console.print(f"page: {args.html}", markup=False)

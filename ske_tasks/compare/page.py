@@ -12,7 +12,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ske_tasks.compare.table import Comparison, costs, differences, p_value
+from ske_models.files import write_text
+from ske_tasks.compare.table import Comparison, costs, differences, left_out, p_value
 from ske_tasks.intervals import Interval
 
 MOST = 6_000  # questions; of more, those that the runs answer differently come first
@@ -22,7 +23,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # 
 
 
 def write(path: Path, found: Comparison) -> None:
-    """Raises OSError if the file cannot be written."""
+    """Raises UserError if the file cannot be written."""
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("page.html.j2").render(
@@ -31,12 +32,12 @@ def write(path: Path, found: Comparison) -> None:
         accuracies=_accuracies(found),
         differences=_differences(found),
         costs=costs(found),
-        notes=differences(found.runs),
+        notes=[*differences(found.runs), *(f"left out: {line}" for line in left_out(found.runs))],
         plot=Markup(_plot(found)),  # noqa: S704 - made here, of numbers and escaped names
         data=Markup(_data(found)),  # noqa: S704 - JSON in which no tag can end
         shown=min(MOST, len(found.keys)),
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _accuracies(found: Comparison) -> list[tuple[str, int, list[Interval]]]:

@@ -10,13 +10,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
 from ske_models.errors import UserError
+from ske_tasks.compare.items import Item, Run
 from ske_tasks.compare.paired import Paired, mcnemar
-from ske_tasks.compare.runs import Item, Run
 
 BESIDE = 4  # runs that fit beside each other
 SHOWN = 5  # names of items in an error, or settings of one kind
@@ -55,10 +56,11 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 def short(runs: Sequence[Run]) -> list[str]:
     """Names for columns: what differs of the folders, and the method."""
-    common = os.path.commonpath([run.name for run in runs])
+    folders = [str(Path(run.name).resolve()) for run in runs]
+    common = os.path.commonpath(folders)
     names = []
-    for run in runs:
-        cut = run.name.removeprefix(common).strip("/")
+    for run, folder in zip(runs, folders, strict=True):
+        cut = folder.removeprefix(common).strip("/")
         names.append(f"{cut} ({run.label})" if cut and run.label not in cut else cut or run.label or run.name)
     return names if len(set(names)) == len(names) else [f"{n}: {name}" for n, name in enumerate(names, 1)]
 
@@ -105,6 +107,11 @@ def differences(runs: Sequence[Run]) -> list[str]:
         where = f" ({', '.join(tasks[:SHOWN])}{', ...' if len(tasks) > SHOWN else ''})" if tasks[0] else ""
         lines.append(f"{what}{where}: {' | '.join(' '.join(value.split()) for value in shown)}")
     return lines
+
+
+def left_out(runs: Sequence[Run]) -> list[str]:
+    """The tasks that are in no table, a line each."""
+    return [f"{task}: {why}" for task, why in {k: v for run in runs for k, v in run.left_out.items()}.items()]
 
 
 def accuracies(found: Comparison) -> Table:

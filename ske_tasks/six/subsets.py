@@ -7,7 +7,6 @@ python -m ske_tasks.six.subsets out              # a samples_*.jsonl, or a folde
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ske_models.errors import UserError
+from ske_models.files import read_jsonl
 from ske_tasks.six.metrics import macro
 
 
@@ -32,7 +32,7 @@ def samples(path: Path) -> dict[str, list[dict[str, Any]]]:
     )
     found = {}
     for file in files:
-        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        lines = read_jsonl(file)
         if lines and "ske_question" in lines[0]["doc"] and "subset" in lines[0]["doc"]:
             found[file.stem.removeprefix("samples_").rsplit("_", 1)[0]] = lines
     if not found:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ske_models.lm_eval import methods
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -57,3 +59,36 @@ def test_make_llm_compares_the_three_methods_and_goes_on(hub, tiny_llama, tmp_pa
         assert all(step["generated"] == 0 for step in ske["steps"].values()), "written before, in one load"
     page = (folder / "compare.html").read_text()
     assert all(way in page for way in ways)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["--ways", "default:explct"],
+            "--ways default:explct: method=explct: unknown; one of: direct, cot, explicit",
+        ),
+        (["--ways", "default:explicit:sinlge"], "layout=sinlge: unknown; one of: single, multiturn"),
+        (["--ways", "default:explicit:single:nowhere.jsonl"], "no file nowhere.jsonl; give one, or"),
+        (["--ways", "nosuch:direct"], "prompts=nosuch: no such file"),
+        (["--model-args", "store=x"], "--model-args store=...: --out says it here"),
+        (["--model-args", "max_knowledge_toks=5"], "`knowledge_tokens` of a prompt set says it here"),
+    ],
+)
+def test_a_mistake_is_a_line_before_the_model_is_loaded(arguments, line, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        methods.main(["--model", "/nowhere", "--tasks", "ske_world_dev", "--out", str(tmp_path), *arguments])
+    assert line in str(ended.value)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_layout_that_is_not_named_is_the_one_of_lm_eval(tmp_path):
+    assert methods.parts("default:explicit") == ("default", "explicit", "single", "")
+    assert methods.parts("notes") == ("notes", "explicit", "single", "")
+
+
+def test_the_first_metric_of_any_task_is_shown():
+    assert (
+        methods.accuracy({"alias": "x", "exact_match,strict": 0.25, "exact_match_stderr,strict": 0.1}) == 25.0
+    )
+    assert methods.accuracy({"alias": "x", "word_perplexity,none": 31.0}) is None

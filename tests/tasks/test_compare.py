@@ -330,3 +330,90 @@ def test_36000_questions_in_three_runs_take_seconds_and_little_memory(tmp_path):
     assert "36,000" in done.stdout
     assert time.monotonic() - started < 60  # 20 on a quiet machine
     assert int(done.stdout.split()[-1]) < 1_000_000  # KB
+
+
+def of_another_task(number, verdict, metric="acc", **doc):
+    """A sample of a task that is not ours."""
+    return {
+        "doc_id": number,
+        "doc": {"q": f"question {number}"} | doc,
+        "target": "A",
+        "arguments": {"gen_args_0": {"arg_0": f"question {number}"}},
+        "resps": [["The answer is (A)."]],
+        "filter": "none",
+        "metrics": [metric],
+        metric: verdict,
+    }
+
+
+def test_questions_of_other_tasks_are_told_apart_by_their_number_not_by_their_id(tmp_path):
+    """Many datasets have an `id` that is a passage's, or a subject's."""
+    rows = [of_another_task(number, number % 2, id=f"passage {number // 2}") for number in range(8)]
+    for name in "ab":
+        lm_eval_run(tmp_path / name, {"other": rows})
+    found = compare([run for name in "ab" for run in read(tmp_path / name)])
+    assert found.pairs.accuracy("other", 0).n == 8
+    assert found.pairs.accuracy("other", 0).mean == 50
+
+
+def test_two_questions_of_one_name_are_refused(tmp_path):
+    lm_eval_run(tmp_path / "a", {"ske_nq": [sample("ske_nq", 1, right) for right in (True, False)]})
+    with pytest.raises(UserError, match="ske_nq has two questions that are called q1"):
+        read(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("metric", "verdict"),
+    [("word_perplexity", [-812.5, 300]), ("word_perplexity", [-3.0, 1]), ("bleu", ["A", "B"])],
+)
+def test_a_task_without_a_verdict_per_question_is_left_out_and_named(tmp_path, metric, verdict):
+    rows = [of_another_task(number, verdict, metric) for number in range(3)]
+    for name in "ab":
+        lm_eval_run(tmp_path / name, {"ske_nq": [sample("ske_nq", 1, True)], "other": rows})
+        lm_eval_run(tmp_path / f"{name}_alone", {"other": rows})
+    command = [sys.executable, "-m", "ske_tasks.compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"left out: other: {metric} is no verdict on a question" in done.stdout
+    assert "average" not in done.stdout
+    with pytest.raises(UserError, match=f"nothing to compare: other .{metric} is no verdict"):
+        read(tmp_path / "a_alone")
+
+
+def test_runs_of_one_folder_that_differ_in_a_setting_are_several(tmp_path):
+    draw = random.Random(1)
+    first, second = table(draw, 5, ("ske_nq",)), table(draw, 5, ("ske_nq",))
+    lm_eval_run(tmp_path / "a", first, "explicit", STAMP)
+    lm_eval_run(tmp_path / "a", second, "explicit", "2026-01-01T00-00-00.000002", knowledge_file="mine.jsonl")
+    runs = read(tmp_path / "a")
+    assert [len(run.items) for run in runs] == [5, 5]
+    assert [run.seconds for run in runs] == [(2.0, 3, 3)] * 2
+    assert "knowledge from: the model | mine.jsonl" in differences(runs)
+
+
+def test_of_a_task_that_ran_twice_the_later_run_counts_alone(tmp_path):
+    draw = random.Random(1)
+    lm_eval_run(tmp_path / "a", table(draw, 5, ("ske_mmlu",)))
+    lm_eval_run(tmp_path / "a", table(draw, 5, ("ske_nq",), 0), stamp="2026-01-01T00-00-00.000002")
+    lm_eval_run(tmp_path / "a", table(draw, 5, ("ske_nq",), 1), stamp="2026-01-01T00-00-00.000003")
+    [run] = read(tmp_path / "a")
+    assert len(run.items) == 10
+    assert all(item.right for (task, _), item in run.items.items() if task == "ske_nq")
+    assert run.seconds == (4.0, 6, 6)  # not of the second one, of which nothing is left
+
+
+def test_a_file_that_is_cut_is_named(two):
+    file = next(two[0].rglob("samples_ske_nq*"))
+    file.write_text(file.read_text()[:-30])
+    with pytest.raises(UserError, match=f"{file.name}, line 40: cut or damaged"):
+        read(two[0])
+
+
+def test_rows_by_a_field_that_no_question_has_are_refused(two):
+    with pytest.raises(UserError, match="--by kid: no question of .* has this field"):
+        read(two[0], by="kid")
+
+
+def test_relative_and_absolute_folders_are_named_alike(two, monkeypatch):
+    monkeypatch.chdir(two[0].parent)
+    runs = [*read(two[0].relative_to(two[0].parent)), *read(two[1])]
+    assert short(runs) == ["a (direct)", "b (explicit)"]

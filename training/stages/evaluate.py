@@ -42,9 +42,9 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Evaluates M`n`; returns {"TASK.METHOD": accuracy}. What a killed try left is not done again."""
     from lm_eval.tasks import TaskManager
 
+    from ske_models.lm_eval.backend import placed
     from ske_models.lm_eval.model import SKEExplicitLM
     from training import card
-    from training.engine import placed
 
     settings, results = folder.recipe.evaluate, folder.results(n)
     pairs = [(task, method) for task in settings.tasks for method in settings.methods]
