@@ -118,13 +118,15 @@ def _events(reply: ParsedReply, letters: Letters) -> list[Event]:
         )
         if strong and not doubted and named:
             events.append(Event(found.start(), named[0] if len(named) == 1 else ""))
-    return events + answer_lines(reply, letters, alone=not events)
+    stated = any(event.letter for event in events)
+    return events + answer_lines(reply, letters, alone=not events, stated=stated)
 
 
-def answer_lines(reply: ParsedReply, letters: Letters, alone: bool) -> list[Event]:
+def answer_lines(reply: ParsedReply, letters: Letters, alone: bool, stated: bool = False) -> list[Event]:
     """The first and the last line where they are an answer by themselves: "B", "(B) (B)", "B. Paris".
 
-    alone: there is no statement; only then "b" is more than a word that was begun.
+    alone: there is no statement; only then "b" is more than a word that was begun. stated: one of them has a
+    letter; then a last line "(A) The liver stores fat." is a remark.
     """
     events = []
     one = letters.alternatives
@@ -149,7 +151,7 @@ def answer_lines(reply: ParsedReply, letters: Letters, alone: bool) -> list[Even
             rf"(?:\W|(?<![A-Za-z])(?:{one})(?![A-Za-z])|\b(?:and|or)\b|和|或|与){{2,80}}", short
         ):
             events.append(Event(place, ""))
-        elif len(items) == 1 and (letter := _labelled(line, letters)):
+        elif len(items) == 1 and not (stated and place) and (letter := _labelled(line, letters)):
             events.append(Event(place, letter))
     return events
 
@@ -217,7 +219,9 @@ def _changed_mind(rest: str, found: str, letters: Letters) -> str:
     tail = rest[retract.start() :]
     corrected = [(m.start(), letters.letter(m)) for m in letters.concluded.finditer(tail)]
     for right in letters.called_right.finditer(tail):
-        corrected += [(right.start(), letter) for letter in letters.in_text(right["run"])[-1:]]
+        # "However, (C) would be correct if the question asked about ..." corrects nothing
+        if not re.match(r"[^.\n]*\bif\b", tail[right.start() :], re.IGNORECASE):
+            corrected += [(right.start(), letter) for letter in letters.in_text(right["run"])[-1:]]
     if corrected:
         return max(corrected)[1]
     rejected = rf"(?<![\w'])\(?{re.escape(found)}\)?{_REJECTED}" if found else r"(?!)"

@@ -33,6 +33,11 @@ def _blanks(text: str, separator: str) -> list[str]:
 
 @lru_cache(maxsize=65_536)
 def _same_blank(gold: str, prediction: str) -> bool:
+    in_latex = _in_latex(prediction)  # tried second: the "²" of "36 m²" is a unit's
+    return _equal(gold, prediction) or (in_latex != prediction and _equal(gold, in_latex))
+
+
+def _equal(gold: str, prediction: str) -> bool:
     left, right = normalise(gold), normalise(prediction)
     if left == right:
         return True
@@ -57,6 +62,17 @@ def _fraction(text: str) -> Fraction | None:
     if above:
         return Fraction(int(sign + above), int(below))
     return Fraction(f"{whole}.{decimals}") if decimals else Fraction(int(whole), int(divisor or 1))
+
+
+_SIGNS = {"∞": r"\infty", "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"}
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+
+
+def _in_latex(text: str) -> str:
+    """Roots, powers and fractions that are written as signs: "2√3", "x²", "½"."""
+    text = re.sub(r"√\s?(?:\(([^()]*)\)|(\d{1,40}|\w))", lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: f"^{{{m[0].translate(_RAISED)}}}", text)
+    return re.sub("[∞½⅓¼¾]", lambda m: _SIGNS[m[0]], text)
 
 
 def normalise(result: str) -> str:

@@ -21,13 +21,29 @@ _OPPOSITE = {
     "false": "true",
     "no": "yes",
 }
+# "not valid", "n't a logically valid", "does not appear to be valid", "neither sound nor valid"
+_DENIES = re.compile(r"\b(?:not|never|neither|nor|cannot|hardly|fails?\sto)\b|n't\b", re.IGNORECASE)
+_DENIED = (
+    r"(?:\b(?:not|never|neither|nor|cannot|fails?\sto)|n't)\s+"
+    r"(?:(?:be|appear|seem|look|to|an?|all|that|very|really|at)\s+){0,4}(?:\w{1,30}\s+)?"
+)
+_CLAUSE = re.compile(
+    r"[,.;:=→()]|->|\b(?:but|so|because|since|as|thus|therefore|hence|while|and)\b", re.IGNORECASE
+)
+# of Boolean words alone, up to the last "=" or "is"
+_EXPRESSION = re.compile(
+    r"(?:\b(?:not|and|or|true|false|is)\b|[\s()=→]|->){0,200}(?:=|→|->|\bis\b)", re.IGNORECASE
+)
 
 
 def read_label(reply: ParsedReply, words: Mapping[str, str], sure: bool = False) -> str | None:
     """One of a closed set of words (yes/no, True/False, valid/invalid), or None."""
     found = None
     for mark in reply.statements:
-        found = _label_in(_first_sentence(mark.tail), words, first=True) or found
+        stated = _first_sentence(mark.tail)
+        worked = _EXPRESSION.match(stated)  # "True and False = False"
+        result = _label_in(stated[worked.end() :], words, first=True) if worked else None
+        found = result or _label_in(stated, words, first=True) or found
     if found:
         return found
     alone = rf"\W{{0,6}}({'|'.join(words)})\W{{0,6}}"
@@ -53,16 +69,21 @@ def _label_at_start(line: str, words: Mapping[str, str]) -> str | None:
 def _label_in(
     sentence: str, words: Mapping[str, str], first: bool = False, skip: tuple[str, ...] = ()
 ) -> str | None:
-    """The label of a sentence, "not valid" being "invalid"; None where it has none, or (not `first`) two."""
+    """The label of a sentence, "not valid" being "invalid"; None where it has none, or (not `first`) two.
+
+    None, too, if it is denied from further off ("it is not clear that this is valid").
+    """
     meaning = {word.lower(): word.lower() for word in words}
     if "yes" in meaning:
         meaning |= {"plausible": "yes", "implausible": "no"}
     known = "|".join(word for word in meaning if word not in skip)
-    negation = r"(?P<no>\b(?:not|never|isn't|cannot be)\s+(?:\w{1,30}\s+)?)?"
     hits = []
-    for found in re.finditer(rf"{negation}\b(?P<word>{known})\b", sentence, re.IGNORECASE):
+    for found in re.finditer(rf"(?P<no>{_DENIED})?\b(?P<word>{known})\b", sentence, re.IGNORECASE):
         word = meaning[found["word"].lower()]
-        negated = found["no"] and found["word"].lower() not in ("yes", "no")
+        plain = found["word"].lower() in ("yes", "no")
+        if not (found["no"] or plain) and _DENIES.search(_CLAUSE.split(sentence[: found.start()])[-1]):
+            return None
+        negated = found["no"] and (not plain or found["no"].lower().strip() == "not")
         hits.append(_OPPOSITE[word] if negated else word)
     if not hits or (not first and len(set(hits)) > 1):
         return None

@@ -61,6 +61,17 @@ _HYPOTHETICAL = re.compile(
       | (?:如果|假如|假设|若)[^,.\n]{0,6}$                                               # 如果答案是A""",
     re.IGNORECASE | re.VERBOSE,
 )
+_OTHERS = re.compile(  # "Many people would say the answer is A"
+    r"\b(?:people|students|many|some|most|others)\s(?:\w+\s){0,2}(?:say|think|believe|guess|assume)\s"
+    r"(?:that\s)?(?:the\s)?(?:correct\s|right\s|best\s)?$",
+    re.IGNORECASE,
+)
+# After an answer is stated: "The second best answer is C", "However, if it were 10, the answer would be C"
+_REMARK = re.compile(
+    r"""\b(?:wrong|incorrect|second(?:[\s-]best)?|next[\s-]best|other)\s$
+      | \b(?:however|but|although|though|otherwise)\b[^.\n]*\bif\b[^.\n]*$""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _ASKED = re.compile(r"\s?(?:option\s?)?\(?[A-Z]\)?\s?\?|\s?(?:什么|哪)")
 
 
@@ -85,6 +96,7 @@ def find_statements(text: str) -> list[Statement]:
     if len(marks) > FIRST + LAST:
         marks = marks[:FIRST] + marks[-LAST:]
     marks = [mark for mark in marks if not _states_nothing(mark)]
+    marks = [mark for place, mark in enumerate(marks) if not (place and _REMARK.search(_before(mark)))]
     found = []
     for mark, following in zip(marks, [*marks[1:], None], strict=False):
         end = following.start() if following else len(text)
@@ -100,5 +112,9 @@ def _states_nothing(mark: re.Match[str]) -> bool:
     text = mark.string
     if mark[0] == BOXED:
         return False
-    before = text[max(0, mark.start() - 80) : mark.start()]
-    return bool(_HYPOTHETICAL.search(before) or _ASKED.match(text, mark.end()))
+    before = _before(mark)
+    return bool(_HYPOTHETICAL.search(before) or _OTHERS.search(before) or _ASKED.match(text, mark.end()))
+
+
+def _before(mark: re.Match[str]) -> str:
+    return mark.string[max(0, mark.start() - 80) : mark.start()]

@@ -31,6 +31,8 @@ _NUMBER = re.compile(
 _GOES_ON = re.compile(
     r"[\s-]?(?:\bpoint\b|(?:and\s)?(?:a\s)?(?:half|third|quarter|tenth)s?\b|dozens?\b)|-\w", re.IGNORECASE
 )
+# how the stated number came about: "9, because 4 + 5 = 9", "9 (4 plums = 4, 5 pears = 5)."
+_ASIDE = re.compile(r"\b(?:because|since|as)\b|(?<=\w)\s\([^()]{0,200}\)\W{0,4}$", re.IGNORECASE)
 
 
 def read_number(reply: ParsedReply, sure: bool = False) -> str | None:
@@ -59,7 +61,7 @@ def _stated(mark: Statement) -> str | None:
     stated = re.split(r"(?<=[.!])\s+(?=[A-Z])", line.strip(), maxsplit=1)[0]
     if turned := re.match(r"\s?not\b.*?\b(?:but|it is|it's)\b(.*)", stated):
         stated = turned[1]
-    return number_in(stated)
+    return number_in(_ASIDE.split(stated, maxsplit=1)[0]) or number_in(stated)
 
 
 def number_in(sentence: str) -> str | None:

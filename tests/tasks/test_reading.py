@@ -20,6 +20,7 @@ YES = {"yes": "yes", "no": "no"}
 VALID = {"valid": "valid", "invalid": "invalid"}
 TRUE = {"True": "True", "False": "False"}
 FRUIT = dict.fromkeys(["plum", "apple", "fig"], "")
+ORGANS = {"A": "the liver", "B": "the stomach", "C": "the heart", "D": "the lung"}
 
 # rule -> (kind, options, text, what it states)
 RULES: dict[str, list[tuple[str, dict[str, str], str, str | None]]] = {
@@ -311,6 +312,37 @@ RULES: dict[str, list[tuple[str, dict[str, str], str, str | None]]] = {
         ("open", {}, "The answer is not Rome but Milan.", "Milan."),
         ("open", {}, "Long ago there was a lake in the far north of the land.\nIt had a name.", None),
     ],
+    "denied, reckoned, remarked on": [
+        ("label", VALID, "Therefore, the argument is not a deductively valid argument.", "invalid"),
+        ("label", VALID, "The answer is that it is not a deductively valid argument.", "invalid"),
+        ("label", VALID, "The argument does not appear to be valid.", "invalid"),
+        ("label", VALID, "The argument can't be valid.", "invalid"),
+        ("label", VALID, "The argument is neither sound nor valid.", "invalid"),
+        ("label", VALID, "The argument fails to be valid.", "invalid"),
+        ("label", VALID, "It is not clear that the argument is valid.", None),
+        ("label", YES, "So the sentence is not really all that plausible.", "no"),
+        ("label", YES, "The answer is not Yes but No.", "no"),
+        ("label", TRUE, "The answer is True and False = False.", "False"),
+        ("label", TRUE, "The answer is not ( True ) = False.", "False"),
+        ("label", TRUE, "Answer: True and not True and False is False", "False"),
+        ("label", TRUE, "The answer is True, because False is not True", "True"),
+        ("number", {}, "The answer is 9 (2 apples = 2, 3 plums = 3, 4 pears = 4).", "9"),
+        ("number", {}, "The answer is 9, because apples = 2, plums = 3, and pears = 4.", "9"),
+        ("number", {}, "The answer is 12 (= 3 x 4).", "12"),
+        ("number", {}, "The answer is 2 * (3 + 4) = 14", "14"),
+        ("number", {}, "The answer is as follows: 2 + 3 = 5", "5"),
+        ("choice", ORGANS, "The answer is (B).\n\n(A) The liver does not digest food.", "B"),
+        ("choice", ORGANS, "The correct answer is B.\n\nA. The liver produces bile only.", "B"),
+        ("choice", ORGANS, "The answer is (B). However, (C) would be correct if it asked otherwise.", "B"),
+        ("choice", ORGANS, "The answer is (B). However, if he were ill, the answer would be (C).", "B"),
+        ("choice", ORGANS, "The answer is (B).\nThe second best answer is (C).", "B"),
+        ("choice", ORGANS, "The answer is (B).\n\nThe wrong answer is (A).", "B"),
+        ("choice", ORGANS, "The wrong answer is (A).", "A"),
+        ("choice", ORGANS, "If we add them, the answer would be (C).", "C"),
+        ("choice", ORGANS, "The answer is (B). Wait, it should be (C).", "C"),
+        ("choice", ORGANS, "Many people would say the answer is A. The answer is B.", "B"),
+        ("choice", ORGANS, "Many people would say the answer is A.", None),
+    ],
 }  # fmt: skip
 
 # kind, options, text cut at the token limit, what it states all the same
@@ -365,7 +397,20 @@ def test_of_a_truncated_text_only_what_is_said_in_full_counts():
 
 @pytest.mark.parametrize(
     ("gold", "given", "equal"),
-    [("0.5", "\\frac{1}{2}", True), ("3", "x = 3", True), ("16", "4 + 12", True), ("7", "8", False)],
+    [
+        ("0.5", "\\frac{1}{2}", True),
+        ("3", "x = 3", True),
+        ("16", "4 + 12", True),
+        ("7", "8", False),
+        ("\\frac{\\sqrt{2}}{2}", "√2/2", True),
+        ("\\sqrt{x+1}", "√(x+1)", True),
+        ("(-\\infty,2]", "(-∞, 2]", True),
+        ("2^{10}", "2¹⁰", True),
+        ("1\\frac12", "1½", True),
+        ("36", "36 m²", True),
+        ("2", "√2", False),
+        ("5^2", "52", False),
+    ],
 )
 def test_results_are_compared_by_value(gold, given, equal):
     assert same(gold, given) is equal
