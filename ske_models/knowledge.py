@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,13 @@ from ske_models.files import encodable
 from ske_models.fingerprint import digest
 from ske_models.reply import DEFAULT, Marks, marks_of, reply_of
 
+log = logging.getLogger(__name__)
+
 
 def export(path: Path, prompts: str | None = None, marks: Marks = DEFAULT) -> Iterator[dict[str, str]]:
     """The knowledge in a store, one record per question, in the order of the questions' text.
+
+    Of a question that has several texts (of other limits or settings) the last one, with a line that says so.
 
     prompts: the hash of the prompt set whose knowledge is wanted; needed if the store has several.
     marks: what a thought is told by; the knowledge is exported without.
@@ -50,20 +56,27 @@ def _records(path: Path, prompts: str | None, marks: Marks) -> Iterator[dict[str
         have = f"of {prompts}; it has {', '.join(sets)}" if sets else "in it"
         raise UserError(f"{path}: no knowledge {have}")
     rows = db.execute(
-        "SELECT question, text, prompts FROM steps WHERE step = 'knowledge' AND prompts = ? "
-        "ORDER BY question, key",
+        "SELECT question, text FROM steps WHERE step = 'knowledge' AND prompts = ? ORDER BY question, rowid",
         (prompts or sets[0],),
     )
-    model = digest(json.loads(claimed[0]))
-    for question, text, written_with in rows:
-        knowledge = reply_of(text, marks)
+    model, several = digest(json.loads(claimed[0])), 0
+    for question, texts in groupby(rows, key=lambda row: row[0]):
+        *earlier, last = (text for _, text in texts)
+        several += any(text != last for text in earlier)
+        knowledge = reply_of(last, marks)
         yield {
             "question": question,
             "knowledge": knowledge,
             "sha": digest(knowledge),
-            "prompts": written_with,
+            "prompts": prompts or sets[0],
             "model": model,
         }
+    if several:
+        log.warning(
+            "%s: of %d questions with several texts (other limits or settings) the last one is exported",
+            path,
+            several,
+        )
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,7 @@ class KnowledgeFile:
         self.foreign = foreign
         self.models: set[str] = set()
         self.in_batches = in_batches
+        self._used = False
         self._by_question: dict[str, Given] = {}
         run = {"model": digest(dict(fingerprint)), "prompts": prompts}
         try:
@@ -140,8 +154,12 @@ class KnowledgeFile:
         return self._by_question.get(question)
 
     def check_used(self, questions: Iterable[str]) -> None:
-        """Raises UserError if none of the run's questions is in the file."""
-        if not self.in_batches and not any(question in self._by_question for question in questions):
+        """Raises UserError if none of the first call's questions is in the file.
+
+        A later call may be of another task, which the file is not for.
+        """
+        self._used = self._used or any(question in self._by_question for question in questions)
+        if not self._used and not self.in_batches:
             raise UserError(f"knowledge={self.path}: has none of this run's questions")
 
 

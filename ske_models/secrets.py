@@ -18,9 +18,11 @@ NAMES = frozenset(
 )
 
 _USER = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")  # http://USER:PASSWORD@host
+_NAME = "|".join(sorted(NAMES)).replace("_", "[_-]")
 _ASSIGNED = re.compile(
     rf"""
-    \b (?P<name>{"|".join(sorted(NAMES))}) (?P<is>['"]? \s{{0,9}} [=:] \s{{0,9}})
+    (?P<name>(?:\b|(?<=[?&])[\w-]{{1,40}}[_-])(?:{_NAME}))  # token; of an address, ?access_token, too
+    (?P<is>['"]? \s{{0,9}} [=:] \s{{0,9}})
     (?: \{{ [^{{}}]* \}}          # header={{'Authorization': 'Bearer abc'}}
       | '[^']*' | "[^"]*"         # 'token': 'abc'
       | [^\s,;)}}\]]+             # token=abc
@@ -45,9 +47,13 @@ def masked(value: Any) -> Any:
 
 
 def _masked_if_secret(name: Any, value: Any) -> Any:
-    if str(name).lower() in NAMES and value is not None and not isinstance(value, bool):
+    if _secret(name) and value is not None and not isinstance(value, bool):
         return HIDDEN
     return masked(value)
+
+
+def _secret(name: Any) -> bool:
+    return str(name).lower().replace("-", "_") in NAMES
 
 
 class Secret(str):
@@ -62,12 +68,12 @@ class Secret(str):
 def hide(args: dict[str, Any]) -> None:
     """Makes the keys in a mapping print as `<hidden>`, for whoever prints it later. They still work."""
     for name, value in args.items():
-        args[name] = _hidden(value, str(name).lower() in NAMES)
+        args[name] = _hidden(value, _secret(name))
 
 
 def _hidden(value: Any, secret: bool) -> Any:
     if isinstance(value, dict):
-        return {name: _hidden(inner, secret or str(name).lower() in NAMES) for name, inner in value.items()}
+        return {name: _hidden(inner, secret or _secret(name)) for name, inner in value.items()}
     if isinstance(value, str) and (secret or masked(value) != value):
         return Secret(value)
     return value

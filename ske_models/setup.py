@@ -93,9 +93,22 @@ class Setup:
             self.knowledge_file = KnowledgeFile(path, fingerprint, self.prompts.hash, in_batches, foreign)
 
     def pipeline(
-        self, engine: Engine, knowledge_settings: Settings, max_in_flight: int = MAX_IN_FLIGHT
+        self,
+        engine: Engine,
+        knowledge_settings: Settings,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        shared: bool = False,
     ) -> Pipeline:
-        """The method over a loaded model. knowledge_settings: of step 1, in the engine's own words."""
+        """The method over a loaded model. knowledge_settings: of step 1, in the engine's own words.
+
+        shared: several processes have a part of the questions each.
+        Raises UserError for knowledge=shuffled then: who is whose donor depends on all of them.
+        """
+        shuffled = self._knowledge_argument == SHUFFLED
+        if shared and shuffled:
+            raise UserError("knowledge=shuffled: needs all questions in one process; start one")
+        if shared and isinstance(self.knowledge_file, KnowledgeFile):
+            self.knowledge_file.in_batches = True
         return Pipeline(
             engine=engine,
             method=self.method,
@@ -107,7 +120,7 @@ class Setup:
             knowledge_file=self.knowledge_file,
             max_in_flight=max_in_flight,
             marks=self.marks,
-            shuffled=self._knowledge_argument == SHUFFLED,
+            shuffled=shuffled,
             stop_loops=self.stop_loops,
         )
 

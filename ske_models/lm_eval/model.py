@@ -138,6 +138,7 @@ class SKEExplicitLM(LM):
                 "max_gen_toks": setup.knowledge_limit,
             },
             window or (sys.maxsize if several else MAX_IN_FLIGHT),
+            shared=self.inner.world_size > 1,
         )
         self._worlds: set[str | None] = {None}  # of the questions so far, which the embedded model must know
         self.report: dict[str, Any] = {}

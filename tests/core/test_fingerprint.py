@@ -156,6 +156,10 @@ def test_a_server_is_known_by_address_and_name_without_the_password_in_it():
         ("header={'Authorization': 'Bearer abc'},model=m", "header=<hidden>,model=m"),
         ("http://me:pw@a/v1;http://b/v1", "http://<hidden>@a/v1;http://b/v1"),
         ("tokenizer=m,max_tokens=5", "tokenizer=m,max_tokens=5"),
+        ("http://a/v1?access_token=abc&n=1", "http://a/v1?access_token=<hidden>"),
+        ("https://a/v1?n=1&subscription-key=abc", "https://a/v1?n=1&subscription-key=<hidden>"),
+        ({"api-key": "abc"}, {"api-key": "<hidden>"}),
+        ("think_end_token=</think>", "think_end_token=</think>"),
     ],
 )
 def test_keys_are_masked_in_arguments_of_any_form(value, shown):

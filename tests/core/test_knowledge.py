@@ -209,3 +209,30 @@ def test_a_line_counts_as_edited_when_its_text_is_not_what_was_exported(tmp_path
     file = KnowledgeFile(tmp_path / "k.jsonl", OWNER, "p1")
     found = [file.get(line["question"]) for line in lines]
     assert [given is not None and given.edited for given in found] == [False, True, True]
+
+
+def test_of_several_texts_of_a_question_the_last_is_exported_and_it_is_said(tmp_path, caplog):
+    """As one store has them that was run with two limits; the file can be read back."""
+    path = tmp_path / "s.sqlite"
+    store = Store(path, OWNER)
+    for key, question, text in [
+        ("2", "q?", "long"),
+        ("1", "q?", "short"),
+        ("3", "r?", "k"),
+        ("4", "r?", "k"),
+    ]:
+        store.put(key, "knowledge", "p", question, text)
+    records = list(export(path))
+    assert [(record["question"], record["knowledge"]) for record in records] == [("q?", "short"), ("r?", "k")]
+    assert f"{path}: of 1 questions with several texts" in caplog.text
+    (tmp_path / "k.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert KnowledgeFile(tmp_path / "k.jsonl", OWNER, "p").get("q?") == Given("short", edited=False)
+
+
+def test_a_file_must_have_a_question_of_the_first_call_and_need_not_of_the_next(tmp_path):
+    (tmp_path / "k.jsonl").write_text('{"question": "q?", "knowledge": "k"}\n')
+    with pytest.raises(UserError, match="has none of this run's questions"):
+        KnowledgeFile(tmp_path / "k.jsonl", OWNER, "p").check_used(["another?"])
+    given = KnowledgeFile(tmp_path / "k.jsonl", OWNER, "p")
+    given.check_used(["q?"])
+    given.check_used(["of another task?"])

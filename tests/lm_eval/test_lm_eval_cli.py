@@ -101,16 +101,27 @@ def test_killed_at_ten_moments_and_continued_it_ends_as_if_never_killed(tiny_lla
         assert db.execute("SELECT COUNT(*), MAX(written) FROM steps").fetchone() == (24, 1)
 
 
+TWO_RANKS = [str(BIN / "torchrun"), "--nproc_per_node", "2", str(Path(__file__).parents[1] / "two_ranks.py")]
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one(tiny_llama, tmp_path, uninterrupted):
-    launch = [str(BIN / "accelerate"), "launch", "--cpu", "--num_processes", "2", "-m", "lm_eval"]
-    done = run(launch + arguments(tiny_llama, tmp_path / "store.sqlite", tmp_path / "out"))
+    done = run(TWO_RANKS + arguments(tiny_llama, tmp_path / "store.sqlite", tmp_path / "out"))
     assert done.returncode == 0, done.stderr
+    assert {"rank 0 of 2", "rank 1 of 2"} <= set(done.stdout.splitlines())
     results, samples = result(tmp_path / "out")
     assert results["results"] == uninterrupted[0]["results"]
     assert [s["resps"] for s in samples] == [s["resps"] for s in uninterrupted[1]]
     assert sidecar(results) == sidecar(uninterrupted[0])
     assert results["config"]["ske"]["steps"]["knowledge"]["generated"] == 12
+
+
+@pytest.mark.slow
+def test_what_needs_all_questions_is_refused_in_two_processes(tiny_llama, tmp_path):
+    given = arguments(tiny_llama, tmp_path / "store.sqlite", tmp_path / "out", knowledge="shuffled")
+    done = run(TWO_RANKS + given)
+    assert done.returncode != 0
+    assert "knowledge=shuffled: needs all questions in one process; start one" in done.stderr
 
 
 @pytest.mark.slow
