@@ -1,4 +1,4 @@
-"""Counts of the six benchmarks, and what was repaired or left unscored.
+"""Counts of the six benchmarks: the earlier name of `ske_tasks.six.load`, which stays valid.
 
 python -m ske_tasks.benchmarks
 """

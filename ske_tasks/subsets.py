@@ -1,4 +1,4 @@
-"""The table by subset of a finished run: 57 subjects of MMLU, 21 sets of AGIEval, 27 tasks of BBH.
+"""The table by subset of a run: the earlier name of `ske_tasks.six.subsets`, which stays valid.
 
 python -m ske_tasks.subsets out              # a samples_*.jsonl, or a folder with them
 """
