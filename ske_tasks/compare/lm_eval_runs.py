@@ -61,8 +61,12 @@ def _settings(about: Mapping[str, Any]) -> dict[str, str]:
     config = about["config"]
     ske = config.get("ske") or {}
     arguments = config.get("model_args")
+    model = str(about.get("model_name"))  # drawn at random where no argument names it
+    if "fingerprint" in ske:
+        named = isinstance(arguments, dict) and (arguments.get("pretrained") or arguments.get("model"))
+        model = f"{named or 'embedded'} ({ske['fingerprint']})"
     settings = {
-        "model": str(ske.get("fingerprint") or about.get("model_name")),
+        "model": model,
         "chat template": str(about.get("chat_template_sha")),
         "system instruction": str(about.get("system_instruction_sha")),
         "generation settings": json.dumps(config.get("gen_kwargs") or {}, sort_keys=True),
