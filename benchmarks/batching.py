@@ -19,7 +19,7 @@ from typing import Any, cast
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 
-from benchmarks.report import interleaved, publish, ratios
+from benchmarks.report import as_run, interleaved, publish, ratios
 from benchmarks.toy import rows, toy
 from ske_models.lm_eval.hf import ContinuousHF
 from ske_models.lm_eval.model import SKEExplicitLM
@@ -60,7 +60,7 @@ def main() -> None:
     publish(
         "batching",
         "Is continuous batching faster than static batches, and does it write the same?",
-        "python benchmarks/batching.py --save",
+        as_run(),
         [
             "texts",
             "batch size",

@@ -27,6 +27,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from opencompass.datasets import AGIEvalEvaluator, BBHEvaluator, NQEvaluator
 from opencompass.utils.text_postprocessors import first_capital_postprocess_multi, first_option_postprocess
 
+from ske_models.files import read_jsonl
 from ske_tasks.answers.equality import same
 from ske_tasks.answers.extract import extract, is_right
 from ske_tasks.six.rows import options_of
@@ -119,7 +120,7 @@ def lm_eval_judges() -> dict[tuple[str, str], Judge]:
 
 def tables() -> str:
     """The two Markdown tables: counts of wrong verdicts, and examples of them."""
-    rows = [json.loads(line) for line in OUTPUTS.read_text("utf-8").splitlines()]
+    rows = read_jsonl(OUTPUTS)
     by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         by_kind[row["kind"]].append(row)
@@ -159,7 +160,7 @@ def library_table(python: str, cases: Path | None) -> str:
     The outputs and, if given, lines of JSON with `kind`, `options` (letter to text), `output` and `expected`
     (null: it states nothing).
     """
-    rows = [json.loads(line) for line in OUTPUTS.read_text("utf-8").splitlines()]
+    rows = read_jsonl(OUTPUTS)
     replies = [
         {
             "kind": row["kind"],
@@ -171,8 +172,7 @@ def library_table(python: str, cases: Path | None) -> str:
         }
         for row in rows
     ]
-    for line in cases.read_text("utf-8").splitlines() if cases else []:
-        case = json.loads(line)
+    for case in read_jsonl(cases) if cases else []:
         read, expected = extract(case["output"], case["kind"], case["options"]), case["expected"]
         right = read == expected or (
             case["kind"] == "math" and None not in (read, expected) and same(expected, read)

@@ -233,6 +233,8 @@ def main() -> None:
         rows.append([way, *cells, f"{each:.1f}", f"{steps[way]:,}", f"{steps[way] / steps['floor']:.2f}"])
     parts = [f"{name} {part / n * 1000:.2f}" for name, part in spent.most_common()]
     cache = lm.inner.model.llm_engine.vllm_config.cache_config
+    below = len(psutil.Process().children(recursive=True))
+    where = f" and of {below} below it, in which vLLM's engine ran" if below else ": vLLM's engine ran in it"
     publish(
         f"floor_{args.layout}{'' if len(args.methods) == 1 else '_methods'}{of_model}",
         f"Wall time of an evaluation by {named} ({args.layout}) over the bare engine's with the same work",
@@ -242,9 +244,8 @@ def main() -> None:
         rows,
         [
             "What is compared is said at the top of benchmarks/floor.py. Processor time is that of this "
-            f"process and of {len(psutil.Process().children(recursive=True))} processes below it: vLLM's "
-            f"engine is in one of these, or in this one. {torch.get_num_threads()} threads; load average "
-            f"(15 minutes) {os.getloadavg()[2]:.1f}. Above "
+            f"process{where}. {torch.get_num_threads()} threads; "
+            f"load average (15 minutes) {os.getloadavg()[2]:.1f}. Above "
             "the number of cores, others ran at the same time: then the processor time says more than the "
             "wall time. On a GPU a step of the engine takes about as long whether it is full or not: the "
             "number of steps is what stragglers cost there.",

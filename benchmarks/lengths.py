@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from benchmarks.report import RESULTS
+from ske_models.files import read_jsonl
 from ske_models.method import Question, answer_messages, knowledge_messages
 from ske_models.prompts import load
 
@@ -73,8 +73,7 @@ def _samples(folder: Path) -> dict[tuple[str, int], Any]:
     """By task and doc_id, the newest of each."""
     found: dict[tuple[str, int], Any] = {}
     for path in sorted(folder.glob("*/samples_*.jsonl"), key=lambda path: path.name[-32:]):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            sample = json.loads(line)
+        for sample in read_jsonl(path):
             found[sample["doc"]["benchmark"], sample["doc_id"]] = sample
     return found
 

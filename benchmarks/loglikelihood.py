@@ -20,7 +20,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from benchmarks.report import interleaved, publish, ratios
+from benchmarks.report import as_run, interleaved, publish, ratios
 from benchmarks.toy import toy
 from ske_models.lm_eval.model import SKEExplicitLM
 from ske_models.store import Store
@@ -50,7 +50,7 @@ def main() -> None:
     publish(
         "loglikelihood",
         "Does a task that scores options cost at most the plain task and one knowledge a question?",
-        "python benchmarks/loglikelihood.py --save",
+        as_run(),
         [
             "task",
             "questions",

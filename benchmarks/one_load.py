@@ -11,7 +11,6 @@ is compared text by text: in bf16 a text depends on what else is in its batch, s
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ import time
 from pathlib import Path
 
 from benchmarks.report import VLLM, publish, ratios
+from ske_models.files import read_jsonl
 
 METHODS = ("direct", "cot", "explicit")
 ON_CPU = "dtype=bfloat16,enforce_eager=True,max_model_len=4096,max_num_seqs=128,block_size=32"
@@ -63,8 +63,7 @@ def texts(folder: Path) -> dict[tuple[str, int], str]:
     found = {}
     for file in folder.rglob("samples_*.jsonl"):
         task = file.name.removeprefix("samples_").rsplit("_", 1)[0]
-        for line in file.read_text(encoding="utf-8").splitlines():
-            sample = json.loads(line)
+        for sample in read_jsonl(file):
             found[task, sample["doc_id"]] = sample["resps"][0][0]
     return found
 

@@ -42,10 +42,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks.report import VLLM, commit, publish
+from benchmarks.report import VLLM, as_run, commit, publish
 from benchmarks.toy import rows, toy
 from benchmarks.turns import PEERS, Turn, run, server
 from ske_models.errors import UserError
+from ske_models.files import read_jsonl
 from ske_models.prompts import FOLDER as PROMPTS
 
 STAGES = {  # ours is the first of each
@@ -133,7 +134,7 @@ def main() -> None:
         if args.repeats:
             with server(model, dtype, work / "requests.jsonl") as served:
                 _measure(systems, args, work, work / name, served)
-        lines = [json.loads(line) for line in (work / name).read_text().splitlines()]
+        lines = read_jsonl(work / name)
     turns: Turns = {system: {} for system in STAGES[args.stage]}
     for line in lines:
         turns[line["system"]][line["number"]] = Turn(**line["turn"])
@@ -181,9 +182,7 @@ def _publish(args: argparse.Namespace, turns: Turns, model: Path, dtype: str, co
     publish(
         f"peers_{args.stage}" + ("" if args.items == 192 else f"_{args.items}"),
         f"{args.stage.capitalize()}: is `explicit` faster than the same two steps written for other tools?",
-        f"python benchmarks/peers.py {args.stage} "
-        f"--model {args.model.name if args.model else 'TOY'} --dtype {dtype} "
-        f"--items {args.items} --tokens {args.tokens}",
+        as_run(),
         HEADER,
         [_row(turns, system, ours) for system in turns],
         [

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import resource
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -51,6 +54,18 @@ def processor(process: psutil.Process | None = None) -> float:
     process = process or psutil.Process()
     times = [each.cpu_times() for each in [process, *process.children(recursive=True)]]
     return sum(used.user + used.system for used in times)
+
+
+def children() -> float:
+    """Seconds of the processor that the children of this process that have ended, and theirs, have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def as_run() -> str:
+    """The command line of this process; of a path only its last part, since the rest is this machine's."""
+    script, *arguments = [re.sub(r"[^\s,=]*/", "", word) for word in sys.argv]
+    return " ".join([f"python benchmarks/{script}", *arguments])
 
 
 def publish(

@@ -33,7 +33,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
-from benchmarks.report import publish
+from benchmarks.report import as_run, publish
 from benchmarks.toy import rows, toy
 from ske_models.lm_eval.hf import ContinuousHF
 from ske_models.lm_eval.model import SKEExplicitLM
@@ -198,7 +198,7 @@ def main() -> None:
     publish(
         "scale",
         "What does an item cost beside the engine, and does it grow?",
-        "python benchmarks/scale.py --save",
+        as_run(),
         [
             "items",
             "the engine",

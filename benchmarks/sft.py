@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.report import interleaved, publish, ratios
+from benchmarks.report import as_run, interleaved, publish, ratios
 from benchmarks.sft_runs import TRL_BATCH, Trained, Work, loop, ours, quiet, read, settings, trl
 from ske_models import embedded
 from training import recipe
@@ -197,7 +196,7 @@ def _publish(
     publish(
         args.save or "sft",
         "How many tokens per second does SFT train: ours, a plain loop, and TRL's defaults?",
-        "python benchmarks/sft.py " + " ".join(sys.argv[1:]),
+        as_run(),
         [
             *("settings", "tokens/s", "over ours", "over ours, processor time", "padding of an epoch"),
             *("padding of the timed steps", "share of the peak", "ms to prepare an example"),

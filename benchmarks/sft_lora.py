@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
-import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
 
-from benchmarks.report import publish
+from benchmarks.report import as_run, publish
 from benchmarks.sft_runs import Trained, Work, ours, quiet, read, settings
 from training import recipe
 from training.trainer import on_cpu
@@ -61,7 +60,7 @@ def main() -> None:
     publish(
         "sft_lora",
         "What do LoRA and the training of all parameters need, and what do they learn?",
-        "python benchmarks/sft_lora.py " + " ".join(sys.argv[1:]),
+        as_run(),
         [
             *("trained", "million of them", "learning rate", "peak memory, GB", "tokens/s"),
             *("processor s per 1,000 tokens", "loss of the first step", "of the last"),

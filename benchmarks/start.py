@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.report import ROOT, publish
+from benchmarks.report import ROOT, children, publish
 from ske_models.errors import UserError
 from ske_tasks.six.load import READERS, load
 from ske_tasks.six.rows import prompt
@@ -107,21 +106,16 @@ class Server:
 
     def run(self, command: list[str], env: dict[str, str], said: Path) -> Turn:
         """Runs a command that may use this server. Raises UserError if it fails."""
-        before = _children()
+        before = children()
         began = time.monotonic()
         with said.open("w") as out:
             process = subprocess.Popen(command, env=os.environ | env, stdout=out, stderr=out, cwd=said.parent)
             self.turn = Turn(began=began, process=psutil.Process(process.pid))
             failed = process.wait()
-        self.turn.end = (time.monotonic() - began, _children() - before)
+        self.turn.end = (time.monotonic() - began, children() - before)
         if failed:
             raise UserError(f"{' '.join(command[:4])} ...: ended with {failed}; see {said}")
         return self.turn
-
-
-def _children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def commands(folder: Path, port: int, before: Path | None) -> dict[str, tuple[list[str], dict[str, str]]]:

@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.lengths import LIMITS, recorded
-from benchmarks.report import publish
+from benchmarks.report import as_run, publish
 from ske_models.engines.room import Room, Sent
 
 STEP, TEXT, PROMPT = 8.0, 0.03, 0.04  # ms: about a model of 8 B in bf16 on one H100
@@ -339,7 +339,7 @@ def main() -> None:
     publish(
         "tail",
         "In which order should the texts of a run be written?",
-        "python benchmarks/tail.py --save",
+        as_run(),
         [
             "model",
             "queue",

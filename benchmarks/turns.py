@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -28,8 +27,9 @@ import psutil
 import requests
 from jinja2 import Template
 
-from benchmarks.report import processor
+from benchmarks.report import children, processor
 from ske_models.errors import UserError
+from ske_models.files import read_jsonl
 
 PEERS = Path(__file__).parent / "peers"
 OWN = ("ours_evaluation", "lm_eval_twice", "ours_synthesis")  # run in this environment
@@ -115,7 +115,7 @@ def run(system: str, python: str, job: dict[str, Any], folder: Path, served: Ser
     requests.post(reset, timeout=60).raise_for_status()
     seen = served.log.stat().st_size if served.log.exists() else 0
     env = os.environ | OFFLINE | {"HOME": str(folder.parent)}
-    used = [_children(), processor(served.process)]
+    used = [children(), processor(served.process)]
     began = time.monotonic()
     with (folder / "said.txt").open("w") as said:
         done = subprocess.run(
@@ -127,7 +127,7 @@ def run(system: str, python: str, job: dict[str, Any], folder: Path, served: Ser
         )
     ended = time.monotonic()
     used = [
-        after - before for after, before in zip([_children(), processor(served.process)], used, strict=True)
+        after - before for after, before in zip([children(), processor(served.process)], used, strict=True)
     ]
     if done.returncode:
         raise UserError(f"{system}: ended with {done.returncode}; see {folder / 'said.txt'}")
@@ -145,11 +145,6 @@ def run(system: str, python: str, job: dict[str, Any], folder: Path, served: Ser
         server_cpu=used[1],
         answers=json.loads((folder / "answers.json").read_text()),
     )
-
-
-def _children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _seen(notes: Sequence[dict[str, Any]], began: float) -> dict[str, Any]:
@@ -182,7 +177,7 @@ def _sent(notes: Sequence[dict[str, Any]], job: dict[str, Any]) -> dict[str, int
         replies.setdefault(key, []).append(message["content"] or "")
     extract, reason = Template(job["extract"]), Template(job["reason"])
     found = {"sent": len(notes), "step1": 0, "step2": 0}
-    for row in map(json.loads, Path(job["items"]).read_text(encoding="utf-8").splitlines()):
+    for row in read_jsonl(Path(job["items"])):
         first = _key(_user(extract.render(**row)), job["knowledge_tokens"], 0)
         if not replies.get(first):
             continue

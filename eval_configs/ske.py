@@ -16,7 +16,10 @@ SKE_PROMPTS   a prompt set: default, world, or a YAML file;  SKE_LAYOUT: single 
 SKE_STORE     a folder for what the models write, a file each; without it, ~/.cache/ske-learn
               (with Slurm: outputs/ske-store)
 SKE_SLICE     only these items of every dataset, such as [:10], to try things out
+SKE_WORLD_SEED  another TinyWorld, with a model of its own in SKE_MODELS and SKE_DATASETS=tinyworld
 COMPASS_DATA_CACHE  the folder with OpenCompass' data/
+DATASET_SOURCE      ModelScope: OpenCompass takes the data from there, and it is not checked before
+OPENAI_API_KEY      for SKE_BACKEND=api, with OPENAI_BASE_URL (OpenAI's own without it)
 """
 
 # ruff: noqa: A001, C408  (OpenCompass wants a variable called `eval`; its configs are written with dict())
@@ -55,7 +58,7 @@ with read_base():
 
 # In a config mmengine turns imports into names that it resolves later; this one is called now. It checks all
 # variables and that models, backend and data are available, and ends with one line if not.
-run = __import__("ske_models.opencompass.config", fromlist=["requested"]).requested()
+run = __import__("ske_models.opencompass.config", fromlist=["begin"]).begin()
 if run.embedded:
     __import__("ske_tasks.world.opencompass", fromlist=["require_its_model"]).require_its_model()
 
@@ -149,5 +152,6 @@ if run.datasets == "tinyworld":
     summarizer["dataset_abbrs"] = [["tinyworld", metric] for metric in (*kinds, "accuracy", "unanswered")]
     summarizer["compact"] = ["tinyworld", "accuracy"]
 
-work_dir = "outputs/ske"
+work_dir = run.command_line.work_dir
+asked = run.asked  # what -r compares
 del run, rule, model, llm, hf, vllm, six, rows, kinds, nq, partitioner, runner

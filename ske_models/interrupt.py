@@ -39,14 +39,33 @@ def ends_in_a_line(how_to_go_on: Callable[[], str]) -> None:
     process = os.getpid()
 
     def stop(which: int, _: FrameType | None) -> None:
-        signal.signal(which, signal.SIG_DFL)
         if os.getpid() != process:  # forked from it: its line is not for this one to say
+            signal.signal(which, signal.SIG_DFL)
             os.kill(os.getpid(), which)
-        line = f"ske-learn: interrupted; {_lines[-1]()}"
-        # last, after progress bars that close meanwhile
-        atexit.register(print, line, file=sys.stderr, flush=True)
-        raise InterruptedByUser(which)
+        raise interrupted(which)
 
     for which, default in _DEFAULTS.items():
         if signal.getsignal(which) is default:
             signal.signal(which, stop)
+
+
+def interrupted(which: int) -> InterruptedByUser:
+    """What to raise for a signal. Its line comes at the end; a second signal ends the process at once.
+
+    For a handler of one's own, too, if `ends_in_a_line` has been called.
+    """
+    signal.signal(which, signal.SIG_DFL)
+    line = f"ske-learn: interrupted; {_lines[-1]()}"
+    atexit.unregister(_say)  # of two signals, one line
+    atexit.register(_say, line)  # last, after progress bars that close meanwhile
+
+    def still(*_: object) -> None:
+        raise InterruptedByUser(which)
+
+    # Some libraries make another exception of any (mmengine: a SyntaxError): still this one, for the status.
+    sys.excepthook = still
+    return InterruptedByUser(which)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -60,7 +60,8 @@ def evaluate(
         env=os.environ | {"OPENAI_API_KEY": "none"},
     )
     [samples] = (folder / "out").rglob("samples_*.jsonl")
-    return [{"file": str(samples)} | json.loads(line) for line in samples.read_text().splitlines()]
+    lines = samples.read_text(encoding="utf-8").rstrip("\n").split("\n")  # a text may hold other line ends
+    return [{"file": str(samples)} | json.loads(line) for line in lines]
 
 
 def server(job: dict[str, Any]) -> str:

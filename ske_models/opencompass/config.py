@@ -25,7 +25,9 @@ from ske_models import embedded
 from ske_models.engines.servers import checked
 from ske_models.errors import UserError, one_of
 from ske_models.fingerprint import weights
+from ske_models.interrupt import ends_in_a_line
 from ske_models.method import LAYOUTS, METHODS
+from ske_models.opencompass import resume
 from ske_models.opencompass.engine import require_vllm
 from ske_models.prompts import load as load_prompts
 from ske_models.setup import DEFAULT_STORE
@@ -51,7 +53,7 @@ class Requested:
     """What a run is to do. checkpoints: name -> path (or name behind the API).
 
     store: a folder; "none": nothing on disk; "default": a file per model in ~/.cache/ske-learn.
-    command_line: OpenCompass' own `mode`, `max_num_workers`, `slurm` and `partition`.
+    command_line: OpenCompass' own `mode`, `max_num_workers`, `slurm`, `partition`, `reuse` and `work_dir`.
     """
 
     checkpoints: dict[str, str]
@@ -64,17 +66,39 @@ class Requested:
     store: str
     embedded: bool
     slice: str
+    world_seed: str
     command_line: argparse.Namespace
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """What the results depend on, by variable: OpenCompass keeps it, `-r` compares it."""
+        return {
+            **{f"SKE_MODELS={name}": path for name, path in self.checkpoints.items()},
+            "SKE_DATASETS": self.datasets,
+            "SKE_BACKEND": self.backend,
+            "SKE_PROMPTS": f"{self.prompts} {load_prompts(self.prompts).hash[:12]}",
+            "SKE_LAYOUT": self.layout,
+            "SKE_SLICE": self.slice or "[:]",
+            "SKE_WORLD_SEED": self.world_seed,
+        }
 
     def store_of(self, entry: str) -> str:
         """The `store` of a model entry, by its name: in a folder, each has a file of its own."""
         return self.store if self.store in ("none", DEFAULT_STORE) else f"{self.store}/{entry}.sqlite"
 
 
+def begin() -> Requested:
+    """`requested`, for the config: from here on an interrupt ends in a line. Raises UserError as it does."""
+    if not _command_line().partition:  # with Slurm, its jobs are OpenCompass' to end
+        ends_in_a_line(lambda: "no task was started; give the same command again")
+    return requested()
+
+
 def requested(env: Mapping[str, str] = os.environ) -> Requested:
     """Reads the environment variables and some of OpenCompass' own arguments, and checks all of it.
 
-    Raises UserError: a variable is unknown or wrong, a checkpoint, its backend or the data is missing.
+    Raises UserError: a variable is unknown or wrong; the run of `-r` is missing or another; a checkpoint,
+    its backend or the data is missing.
     """
     given = _given(env)
     command_line = _command_line()
@@ -99,9 +123,12 @@ def requested(env: Mapping[str, str] = os.environ) -> Requested:
         store=_store(given.get("SKE_STORE"), command_line),
         embedded=not own,
         slice=_slice(given.get("SKE_SLICE", "")),
+        world_seed=given.get("SKE_WORLD_SEED", "0"),
         command_line=command_line,
     )
     _check_prompts(run)
+    if command_line.reuse:
+        resume.check(Path(command_line.work_dir), command_line.reuse, run.asked)
     if command_line.mode != "viz":
         _check_models(run, env)
         check_data(DATASETS[datasets], env.get("COMPASS_DATA_CACHE", ""))
@@ -215,10 +242,14 @@ def _checkpoints(given: Mapping[str, str]) -> dict[str, str]:
         raise UserError("SKE_RUN and SKE_MODELS are both set; set one: a run folder, or a list of models")
     if "SKE_RUN" in given:
         run = _expanded("SKE_RUN", given["SKE_RUN"])
-        found = {path.parent.name: str(path.parent.resolve()) for path in run.glob("**/M[0-9]/config.json")}
+        folders = [path.parent for path in run.glob("M*/config.json")]
+        found = [folder for folder in folders if re.fullmatch("M(0|[1-9][0-9]*)", folder.name)]
         if not found:
-            raise UserError(f"SKE_RUN={run}: no checkpoints in it (folders M0, M1, ... with a config.json)")
-        return dict(sorted(found.items()))
+            runs = sorted({str(path.parents[1]) for path in run.glob("*/M*/config.json")})
+            more = f"; give one of the runs in it: {', '.join(runs[:5])}" if runs else ""
+            what = "no checkpoints in it (folders M0, M1, ... with a config.json)"
+            raise UserError(f"SKE_RUN={run}: {what}{more}")
+        return {folder.name: str(folder.resolve()) for folder in sorted(found, key=lambda f: int(f.name[1:]))}
     if "SKE_MODELS" not in given:
         return {"M0": str(embedded.path("M0"))}
     checkpoints: dict[str, str] = {}
@@ -267,7 +298,7 @@ def _gpus(given: str | None, backend: str, command_line: argparse.Namespace) -> 
     if given is None:
         return int(here > 0 and backend != "api")
     if not re.fullmatch(r"[0-9]{1,4}", given):
-        raise UserError(f"SKE_NUM_GPUS={given}: a whole number is needed")
+        raise UserError(f"SKE_NUM_GPUS={given}: a whole number is needed, 0 or more")
     if int(given) > here and not command_line.partition:
         raise UserError(f"SKE_NUM_GPUS={given}: this machine has {here}")
     return int(given)
@@ -284,6 +315,7 @@ def _command_line() -> argparse.Namespace:
     parser.add_argument("--slurm", action="store_true")
     parser.add_argument("--partition", "-p")
     parser.add_argument("--reuse", "-r", nargs="?", const="latest")
+    parser.add_argument("--work-dir", "-w", default="outputs/ske")
     parser.add_argument("--read-from-station", action="store_true")
     found = parser.parse_known_args(sys.argv[1:])[0]
     if found.max_num_workers < 1:

@@ -5,9 +5,7 @@ infer = dict(..., runner=dict(type=Local, task=dict(type=InferTask)))     # in a
 
 from __future__ import annotations
 
-import atexit
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -19,6 +17,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 from opencompass.runners import LocalRunner
 
+from ske_models.interrupt import ends_in_a_line, interrupted
 from ske_models.opencompass.summary import no_predictions, raise_failed
 
 
@@ -35,17 +34,14 @@ class Local(LocalRunner):
         self.signal = 0  # that ended the run
 
     def __call__(self, tasks: list[Any]) -> None:
+        ends_in_a_line(lambda: "the same command with -r continues")
         before = {which: signal.signal(which, self._end) for which in (signal.SIGINT, signal.SIGTERM)}
         try:
             super().__call__(tasks)
-        except KeyboardInterrupt:
-            # last, after progress bars that close meanwhile
-            line = "ske-learn: interrupted; the same command with -r continues"
-            atexit.register(print, line, file=sys.stderr, flush=True)
-            sys.exit(128 + (self.signal or signal.SIGINT))
         finally:
-            for which, handler in before.items():
-                signal.signal(which, handler)
+            if not self.signal:  # else a second one ends it at once
+                for which, handler in before.items():
+                    signal.signal(which, handler)
         if self.check:
             lines = [
                 no_predictions(Path(task.work_dir), model, dataset)
@@ -58,7 +54,7 @@ class Local(LocalRunner):
     def launch(self, tasks: list[Any]) -> list[tuple[str, int]]:
         status = super().launch(tasks)
         if self.signal:
-            raise KeyboardInterrupt
+            raise interrupted(self.signal)
         return status
 
     def _launch(self, task: Any, gpu_ids: Any, index: int) -> tuple[str, int]:
@@ -70,7 +66,7 @@ class Local(LocalRunner):
         self.signal = which
         if self.debug:  # the tasks run in this thread
             _terminate(psutil.Process().children(recursive=True))
-            raise KeyboardInterrupt
+            raise interrupted(which)
         # Raised here, it would leave a pool's threads behind that write on after our line: Python 3.11 takes
         # a thread for ended whose `join` is interrupted. So the pool ends by itself, and `launch` raises.
         threading.Thread(target=_terminate_all, daemon=True).start()

@@ -19,6 +19,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict  # type: ignore[import-untyped]
 from opencompass.tasks import OpenICLEvalTask, OpenICLInferTask, openicl_eval, openicl_infer
 from opencompass.utils import (
+    build_dataset_from_cfg,
     build_model_from_cfg,
     dataset_abbr_from_cfg,
     get_infer_output_path,
@@ -90,7 +91,22 @@ class InferTask(OpenICLInferTask):
             for number, dataset in enumerate(datasets, start=1):
                 self.logger.info(f"{name}: dataset {number} of {len(datasets)}")
                 with self.failures.caught(cfg, [dataset]):
-                    OpenICLInferTask(_alone(self.cfg, cfg, dataset)).run(self.model, name)
+                    _OneInfer(_alone(self.cfg, cfg, dataset)).run(self.model, name)
+
+
+class _OneInfer(OpenICLInferTask):
+    """`OpenICLInferTask` that refuses a dataset of which nothing is to be asked."""
+
+    def _inference(self) -> None:
+        reader = self.dataset_cfg["reader_cfg"]
+        if "test_range" in reader and not len(self.dataset.test):
+            whole = {**self.dataset_cfg, "reader_cfg": {**reader, "test_range": None}}
+            size = len(build_dataset_from_cfg(ConfigDict(whole)).test)
+            raise UserError(
+                f"SKE_SLICE (test_range) {reader['test_range']}: past the {size} items of "
+                f"{dataset_abbr_from_cfg(self.dataset_cfg)}; leave -r out and give a range that it has"
+            )
+        super()._inference()
 
 
 class EvalTask(OpenICLEvalTask):

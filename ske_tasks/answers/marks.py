@@ -9,6 +9,8 @@ The last statement counts, so a changed mind is followed; hypothetical ("if the 
 import re
 from dataclasses import dataclass
 
+from ske_models.ends import HYPOTHETICAL
+
 BOXED = "\ue000"  # what the parser writes for \boxed: a private character, which no model writes
 FIRST, LAST = 40, 160  # of very many statements, so many are read at either end
 
@@ -54,12 +56,6 @@ _MARK = re.compile(
     | \A的是\s?:?                                                            # 的是B (the prompt began it)
     """,
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
-)
-_HYPOTHETICAL = re.compile(
-    r"""\b(?:if|suppose|supposing|assume|assuming|whether|unless|imagine|is|was|could|can|might)\s
-        (?:that\s)?(?:the\s|my\s|your\s)?(?:correct\s|right\s|final\s|best\s){0,2}$   # if the answer is A
-      | (?:如果|假如|假设|若)[^,.\n]{0,6}$                                               # 如果答案是A""",
-    re.IGNORECASE | re.VERBOSE,
 )
 _OTHERS = re.compile(  # "Many people would say the answer is A"
     r"\b(?:people|students|many|some|most|others)\s(?:\w+\s){0,2}(?:say|think|believe|guess|assume)\s"
@@ -113,7 +109,7 @@ def _states_nothing(mark: re.Match[str]) -> bool:
     if mark[0] == BOXED:
         return False
     before = _before(mark)
-    return bool(_HYPOTHETICAL.search(before) or _OTHERS.search(before) or _ASKED.match(text, mark.end()))
+    return bool(HYPOTHETICAL.search(before) or _OTHERS.search(before) or _ASKED.match(text, mark.end()))
 
 
 def _before(mark: re.Match[str]) -> str:

@@ -17,6 +17,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
+from ske_models.ends import END_OF_TURN, NEXT_QUESTION, SUMMARY
 from ske_models.reply import reply_of
 from ske_tasks.answers.marks import BOXED, Statement, find_statements
 
@@ -32,29 +33,7 @@ WIDE = str.maketrans(
     | {chr(0xFF41 + n): chr(ord("a") + n) for n in range(26)}
     | {chr(0xFF10 + n): str(n) for n in range(10)}
 )
-_END_OF_TURN = re.compile(
-    r"""<\|(?:eot_id|end|im_end|endoftext|end_of_text|eom_id|return|END_OF_TURN_TOKEN)\|>   # Llama 3, Qwen
-      | <\|(?:im_start|user|start_header_id|begin_of_text)\|>                # the next turn begins
-      | </s> | \[/?INST\]                                                    # Llama 2, Mistral
-      | <(?:end_of_turn|start_of_turn|eos)>                                  # Gemma
-      | [<‹]｜(?:end▁of▁sentence|User|begin▁of▁sentence)｜[>›]                 # DeepSeek
-    """,
-    re.VERBOSE,
-)
-# A base model that runs on after its answer writes the next question; that part is not its answer.
-_NEXT_ITEM = re.compile(
-    r"\n(?:\#{2,4}\ ?)?(?:Question|Q|User|Human|Problem|Exercise|Instruction|问题|题目)\ ?\d{0,4}\ ?:"
-)
-# ... or repeats the answers to what came before: "Now, let's summarize all the answers:"
-_SUMMARY = re.compile(
-    r"""\n[^\n]{0,40}?(?:\b(?:let's|let\ us|let\ me|I\ will|we\ can)\ ?(?:now\ )?
-        (?:summari[sz]e|combine|recap|list|compile|review|put\ together|总结)  # let's combine the answers
-        |\bhere\ (?:is|are)\ (?:a|the)\ (?:summary|list)                   # Here is a summary of the answers:
-        |\b(?:summary|overview|recap)\ of\b                                # Summary of answers:
-        |总结|汇总)                                                        # 总结以上答案
-        [^\n]{0,60}?(?:\banswers\b|答案)""",
-    re.VERBOSE | re.IGNORECASE,
-)
+_NEXT_ITEM = re.compile(rf"\n(?:\#{{2,4}}\ ?)?{NEXT_QUESTION}\ ?\d{{0,4}}\ ?:")
 _FENCE = re.compile(r"^\ ?(?:```[\w+-]{0,12}|\"\"\"|''')\ ?$", re.MULTILINE)
 _TAG = re.compile(r"<answer>([^<]{0,2000})</answer>", re.IGNORECASE)
 # {"answer": "B"}, {'final_answer': 24}
@@ -104,7 +83,7 @@ class ParsedReply:
     def items(self) -> list[ParsedReply]:
         """The reply cut before each "Question:" (the first 20) and before a summary of several answers."""
         cuts = sorted(
-            mark.start() for pattern in (_NEXT_ITEM, _SUMMARY) for mark in pattern.finditer(self.text)
+            mark.start() for pattern in (_NEXT_ITEM, SUMMARY) for mark in pattern.finditer(self.text)
         )
         edges = [0, *[cut for cut in cuts[:20] if self.text[:cut].strip()], len(self.text)]
         parts = [self.text[start:end].strip() for start, end in pairwise(edges)]
@@ -141,7 +120,7 @@ def parse(
         truncated: it ran into its token limit.
         keep: "latex" leaves LaTeX and its dollars, "brackets" every bracket; "words" takes LaTeX away.
     """
-    text = _END_OF_TURN.split(reply_of(text), maxsplit=1)[0]
+    text = END_OF_TURN.split(reply_of(text), maxsplit=1)[0]
     text = _both_ends(_spaced(text)).translate(WIDE)
     text = re.sub(r"<eo[ea]>", "\n", text)  # GAOKAO-Bench: end of explanation, end of answer
     text = _JSON.sub(

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import ske_tasks.answers
+from ske_models import ends
+from ske_models import reply as thoughts
 from ske_models.fingerprint import digest
 from ske_models.records import Answer
 from ske_tasks.answers.extract import contains_alias, extract, is_right
@@ -18,9 +20,12 @@ from ske_tasks.knowledge_checks import check, flags
 from ske_tasks.six.rows import options_of
 
 # Of the code that reads answers, and logged with every sample: tells runs apart that were read differently.
-EXTRACTION = digest(
-    "".join(file.read_text("utf-8") for file in sorted(Path(ske_tasks.answers.__path__[0]).glob("*.py")))
-)
+_FILES = [
+    *sorted(Path(ske_tasks.answers.__path__[0]).glob("*.py")),
+    Path(ends.__file__),
+    Path(thoughts.__file__),
+]
+EXTRACTION = digest("".join(file.read_text("utf-8") for file in _FILES))
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:

@@ -23,13 +23,15 @@ finally:
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("way", ["plain", "asyncio"])
+@pytest.mark.parametrize("way", ["plain", "asyncio", "a library makes another exception of it"])
 def test_one_line_and_the_status_of_the_signal(way, which):
     script = SCRIPT.format(before="")
     if way == "asyncio":
         script = script.replace(
             "time.sleep(60)", "__import__('asyncio').run(__import__('asyncio').sleep(60))"
         )
+    if way.startswith("a library"):  # as mmengine does
+        script = script.replace("finally:", "except:\n    raise SyntaxError('your config')\nfinally:")
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("opencompass")
 
+from mmengine.config import ConfigDict  # type: ignore[import-untyped]
 from opencompass.models import (
     HuggingFaceBaseModel,
     HuggingFacewithChatTemplate,
@@ -29,6 +30,7 @@ from ske_models.opencompass import config as opencompass_config
 from ske_models.opencompass.engine import engine_for
 from ske_models.opencompass.model import SKEExplicit
 from ske_models.opencompass.summary import counts, failures, newest_config
+from ske_models.opencompass.tasks import InferTask, error_file
 from ske_tasks.world.opencompass import TinyWorldDataset, TinyWorldEvaluator
 
 pytestmark = pytest.mark.slow
@@ -287,12 +289,29 @@ def test_missing_data_is_named_with_its_address(tiny_llama, tmp_path, monkeypatc
 
 
 def test_a_run_folder(tiny_llama, tmp_path):
-    for name in ("M1", "M0"):
-        (tmp_path / "checkpoints").mkdir(exist_ok=True)
-        (tmp_path / "checkpoints" / name).symlink_to(tiny_llama)
-    found = opencompass_config.requested({"SKE_RUN": str(tmp_path), "SKE_DATASETS": "tinyworld"})
-    assert list(found.checkpoints) == ["M0", "M1"]
+    run = tmp_path / "paper"
+    run.mkdir()
+    for name in ("M10", "M2", "M0", "M01", "Mine"):
+        (run / name).symlink_to(tiny_llama)
+    found = opencompass_config.requested({"SKE_RUN": str(run), "SKE_DATASETS": "tinyworld"})
+    assert list(found.checkpoints) == ["M0", "M2", "M10"]
     assert not found.embedded
+    with pytest.raises(UserError, match=r"no checkpoints in it .*; give one of the runs in it: .*/paper$"):
+        opencompass_config.requested({"SKE_RUN": str(tmp_path), "SKE_DATASETS": "tinyworld"})
+
+
+def test_a_range_past_the_end_of_a_dataset(tmp_path):
+    data = {
+        "type": TinyWorldDataset, "abbr": "tinyworld", "path": "test", "size": 10, "infer_cfg": {},
+        "reader_cfg": READER | {"test_range": "[20:30]"},
+    }  # fmt: skip
+    cfg = {"models": [{"abbr": "M0"}], "datasets": [[data]], "work_dir": str(tmp_path)}
+    InferTask(ConfigDict(cfg)).run(cur_model=object(), cur_model_abbr="M0")
+    assert (
+        error_file(tmp_path, "infer", {"abbr": "M0"}, data)
+        .read_text()
+        .startswith("SKE_SLICE (test_range) [20:30]: past the 10 items of tinyworld")
+    )
 
 
 def test_the_check_names_what_failed(tmp_path):

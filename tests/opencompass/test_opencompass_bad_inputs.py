@@ -52,6 +52,7 @@ VARIABLES: list[tuple[dict[str, str], str]] = [
     (TINY | {"SKE_BACKEND": "api", "OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "localhost"},
      "OPENAI_BASE_URL: 'localhost' is no address"),
     ({"SKE_NUM_GPUS": "all"}, "SKE_NUM_GPUS=all: a whole number is needed"),
+    ({"SKE_NUM_GPUS": "-1"}, "SKE_NUM_GPUS=-1: a whole number is needed, 0 or more"),
     ({"SKE_NUM_GPUS": "²"}, "SKE_NUM_GPUS=²: a whole number is needed"),
     ({"SKE_NUM_GPUS": "999"}, "SKE_NUM_GPUS=999: this machine has "),
     ({"SKE_PROMPTS": "nope.yaml"}, "prompts=nope.yaml: no such file"),
@@ -74,6 +75,18 @@ COMMANDS = [
     (["--max-num-workers", "0"], "--max-num-workers=0: at least 1 is needed"),
     (["--mode", "eval"], "--mode eval needs a run: add -r for the newest, or -r TIME"),
     (["-m", "viz"], "--mode viz needs a run"),
+    (["-r", "20250101_000000"], "-r 20250101_000000: no folder outputs/ske/20250101_000000; without -r"),
+    (["-r", "t", "-w", "o"], "-r t: no folder o/t; without -r"),
+]
+# What the run before had, beside the embedded model by all methods, and what -r then says of it.
+OTHERS: list[tuple[dict[str, str], str]] = [
+    ({"SKE_SLICE": "[:10]"}, "SKE_SLICE=[:10] (now [:])"),
+    ({"SKE_MODELS=M0": "/models/M0"}, "SKE_MODELS=M0=/models/M0 (now "),
+    ({"SKE_PROMPTS": "world 000000"}, "SKE_PROMPTS=world 000000 (now world "),
+    ({"SKE_LAYOUT": "multiturn"}, "SKE_LAYOUT=multiturn (now single)"),
+    ({"SKE_BACKEND": "vllm"}, "SKE_BACKEND=vllm (now hf)"),
+    ({"SKE_DATASETS": "2024"}, "SKE_DATASETS=2024 (now tinyworld)"),
+    ({"SKE_WORLD_SEED": "3"}, "SKE_WORLD_SEED=3 (now 0)"),
 ]
 
 
@@ -106,9 +119,39 @@ def test_variables(env, line, tiny_llama):
 
 
 @pytest.mark.parametrize(("arguments", "line"), COMMANDS)
-def test_arguments_of_opencompass(arguments, line, monkeypatch):
+def test_arguments_of_opencompass(arguments, line, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["opencompass", "eval_configs/ske.py", *arguments])
     assert line in one_line(lambda: requested({}))
+
+
+def earlier(folder: Path, text: str) -> None:
+    """A run, with a config in it as OpenCompass leaves one."""
+    configs = folder / "outputs" / "ske" / "20250101_000000" / "configs"
+    configs.mkdir(parents=True, exist_ok=True)
+    (configs / f"{len(list(configs.iterdir()))}.py").write_text(text)
+
+
+@pytest.mark.parametrize(("before", "line"), OTHERS)
+def test_a_run_is_continued_with_what_it_was_begun_with(before, line, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = requested({}).asked
+    earlier(tmp_path, f"asked = {asked | before}")
+    earlier(tmp_path, f"asked = { ({'SKE_MODELS=M1': '/models/M1'}) }")  # added to it later
+    monkeypatch.setattr("sys.argv", ["opencompass", "eval_configs/ske.py", "-r"])
+    said = one_line(lambda: requested({}))
+    assert said.startswith(f"-r: outputs/ske/20250101_000000 was run with {line}")
+    assert said.endswith("; set the variables as they were, or leave -r out")
+
+
+def test_a_run_is_continued_with_the_same_and_with_more(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    earlier(tmp_path, f"asked = {requested({}).asked}")
+    earlier(tmp_path, "")  # ended while it was written
+    monkeypatch.setattr("sys.argv", ["opencompass", "eval_configs/ske.py", "-r"])
+    assert requested({"SKE_METHODS": "direct"}).methods == ["direct"]
+    earlier(tmp_path, "models = []")
+    assert "does not say what it was run with; leave -r out" in one_line(lambda: requested({}))
 
 
 def test_another_world_needs_another_model(monkeypatch):

@@ -168,22 +168,29 @@ def test_what_fails_takes_nothing_with_it(tmp_path, arguments):
     assert "\n".join(said) in again.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--debug"], []], ids=["one process", "subprocesses"])
-def test_an_interrupt_ends_in_a_line_and_leaves_no_child(tmp_path, arguments):
-    """SIGINT to the command alone, while the first of two models is loaded or prompted."""
+@pytest.mark.parametrize(
+    ("started", "arguments"),
+    [("M0-direct: dataset 1 of 1", ["--debug"]), ("launch OpenICLInfer", []), ("Current exp folder", [])],
+    ids=["one process", "subprocesses", "before any task"],
+)
+def test_an_interrupt_ends_in_a_line_and_leaves_no_child(tmp_path, started, arguments):
+    """SIGINT to the command alone: the first of two models is loaded or prompted, or a config is written."""
     env = environment(tmp_path, SKE_METHODS="direct,explicit")
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             command(CONFIG, *arguments), cwd=tmp_path, env=env, stdout=log, stderr=log, start_new_session=True
         )
-        started = "M0-direct: dataset 1 of 1" if arguments else "launch OpenICLInfer"
         while started not in (tmp_path / "log").read_text() and process.poll() is None:
             time.sleep(0.1)
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=120) == 130
     said = (tmp_path / "log").read_text()
-    assert said.count("ske-learn: interrupted; the same command with -r continues") == 1
+    early = started == "Current exp folder"
+    line = (
+        "no task was started; give the same command again" if early else "the same command with -r continues"
+    )
+    assert said.count("ske-learn: interrupted;") == said.count(line) == 1
     assert "Traceback" not in said
     assert "M0-explicit" not in said.split("interrupted")[1]
     assert not [log for log in (newest(tmp_path) / "logs").rglob("*.out") if "M0-explicit" in str(log)]

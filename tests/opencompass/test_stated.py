@@ -35,6 +35,12 @@ def cut(text: str) -> Answer:
         ("The answer is A.\n\nQuestion: What is x?\nThe answer is B.", "The answer is A."),
         ("P holds.\nQ: false\nSo the answer is B.", "The answer is B."),
         ("The answer is A.<|im_end|>\n<|im_start|>user\nThe answer is B.", "The answer is A."),
+        ("The answer is (B).<|eom_id|>\nThe answer is (C).", "The answer is (B)."),
+        ("The answer is (B).<|start_header_id|>user: the answer is (C).", "The answer is (B)."),
+        ("The answer is (B).\n<|user|>\nThe answer is (C).", "The answer is (B).\n"),
+        ("The answer is (D).\n\nLet's summarize all answers: 1. The answer is (A)", "The answer is (D).\n"),
+        ("The answer is (D).\n\n**Question 2:** x\nThe answer is (A).", "The answer is (D)."),
+        ("The answer is (B). Unless the answer is (C).", "The answer is (B). Unless the answer is (C)."),
         ("If the answer is C, then x is 3. So the answer is B, and if the answer is D ...",
          "The answer is B, and if the answer is D ..."),
         # a text that reached its token limit states what it says in full, and nothing else
@@ -56,7 +62,9 @@ def test_other_marks_and_none():
     assert reply_only("<think>A</think>B") == "B"
 
 
-@pytest.mark.parametrize("unit", ["\n", " ", "answer ", "answer is ", "答案", "Q: a\n", "**", "<think>"])
+@pytest.mark.parametrize(
+    "unit", ["\n", " ", "answer ", "answer is ", "答案", "Q: a\n", "\nlet's list", "\n总结", "**", "<think>"]
+)
 def test_it_is_quick(unit):
     started = time.monotonic()
     conclusion(unit * (200_000 // len(unit)))
