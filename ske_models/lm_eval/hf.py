@@ -26,12 +26,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from tqdm import tqdm
-from transformers import ContinuousBatchingConfig, LogitsProcessorList, PreTrainedModel
+from transformers import LogitsProcessorList, PreTrainedModel
 from transformers.generation.continuous_batching import ContinuousBatchingManager
 from transformers.generation.continuous_batching.cache import group_layers_by_attn_type
 
 from ske_models.errors import UserError
 from ske_models.lm_eval.continuous import Continuous, SharesContexts, surely_fits
+from ske_models.lm_eval.paged import PAGE, paged, trial
 from ske_models.lm_eval.shared_prefix import can_share, score
 from ske_models.lm_eval.static import EndLoops, Row, rows
 from ske_models.loading import Whole
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 
 LONG = 256  # a limit from which on continuous batching is used: short texts end at about the same time anyway
 SEQUENCES = 16  # at a time, if the batch size is lm-eval's default of 1, or `auto`
-PAGE = 32  # tokens of a page of the KV cache
 CHUNK = 512  # tokens of a forward pass, at most
 
 
@@ -69,6 +69,7 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
         self._rows: deque[Row] = deque()  # the texts of the static batch that is being read
         super().__init__(*args, **kwargs)
         self._why_static = self._find_why_static()
+        self._tried = False  # whether continuous batching runs with this model
         self._said: str | None = None
         self._known_settings: dict[str, _Settings] = {}  # by their JSON
 
@@ -138,6 +139,9 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
             why = "settings that are not plainly greedy"
         if why is None and max(request.limit for request in requests) < LONG:
             why = f"no text can have {LONG} tokens"
+        if why is None and not self._tried:
+            self._tried = True
+            why = self._why_static = trial(self.model, self.tok_encode("The answer is"))
         used = (
             f"static, sorted by length: {why}" if why else f"continuous, {self._at_a_time()} texts at a time"
         )
@@ -151,18 +155,7 @@ class ContinuousHF(HFLM, Continuous, SharesContexts):
         longest = max(len(prompt) + request.limit for prompt, request in zip(prompts, requests, strict=True))
         # a later step's prompt has an earlier step's text in it
         pages = self._at_a_time() * -(-min(2 * longest, self.max_length) // PAGE)
-        config = copy.deepcopy(self.model.generation_config)
-        config.do_sample = False
-        manager = self.model.init_continuous_batching(
-            generation_config=config,
-            continuous_batching_config=ContinuousBatchingConfig(
-                page_size=PAGE,
-                num_blocks=pages,
-                max_batch_tokens=CHUNK,
-                max_requests_per_batch=self._at_a_time(),
-                auto_switch_to_flash=False,  # its rounding is another
-            ),
-        )
+        manager = paged(self.model, pages, CHUNK, self._at_a_time())
         manager.start()
         try:
             with tqdm(total=len(requests), desc="Running requests", disable=quiet or self.rank != 0) as bar:

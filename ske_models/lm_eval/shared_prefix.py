@@ -18,6 +18,8 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 @dataclass
@@ -63,13 +65,22 @@ def score(backend: HFLM, requests: Sequence[Instance]) -> list[tuple[float, bool
 
 
 def can_share(backend: HFLM) -> bool:
-    """Whether the model has a cache that can be handed out, and takes the positions of its tokens."""
+    """Whether the model's cache can be handed out, and the model takes the positions of its tokens.
+
+    Where a layer keeps a state instead of keys and values, as linear attention does, it cannot.
+    """
     parameters = inspect.signature(backend.model.forward).parameters
-    return (
-        backend.backend == "causal"
-        and {"position_ids", "past_key_values", "logits_to_keep"} <= parameters.keys()
-        and backend.model._supports_default_dynamic_cache()
-    )
+    if backend.backend != "causal" or not {"position_ids", "logits_to_keep"} <= parameters.keys():
+        return False
+    if _cache_name(backend) not in parameters or not backend.model._supports_default_dynamic_cache():
+        return False
+    layers = DynamicCache(config=backend.model.config.get_text_config()).layers
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+
+
+def _cache_name(backend: HFLM) -> str:
+    """What `forward` calls its cache: transformers has renamed it in 5.24."""
+    return "cache" if "cache" in inspect.signature(backend.model.forward).parameters else "past_key_values"
 
 
 def _batches(backend: HFLM, questions: list[_Question]) -> Iterator[list[_Question]]:
@@ -126,8 +137,8 @@ def _score(backend: HFLM, batch: Sequence[_Question]) -> list[tuple[float, bool]
                 input_ids=written[:, :-1],
                 attention_mask=torch.cat([read[whose], read.new_ones(len(options), more)], dim=1).long(),
                 position_ids=lengths[whose][:, None] + torch.arange(more, device=backend.device),
-                past_key_values=cache,
                 use_cache=True,
+                **{_cache_name(backend): cache},
             )
             logits = torch.cat([logits, rest.logits], dim=1)
     likely = torch.log_softmax(logits, dim=-1, dtype=backend.softmax_dtype)

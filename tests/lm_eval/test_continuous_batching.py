@@ -5,14 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    Lfm2Config,
+    MambaConfig,
+    MistralConfig,
+    PretrainedConfig,
+)
 
 from ske_models.errors import UserError
 from ske_models.lm_eval.engine import LMEvalEngine
 from ske_models.lm_eval.hf import LONG, ContinuousHF
+from ske_models.lm_eval.shared_prefix import can_share
 from ske_models.records import Completion, Request
 
 GREEDY = {"do_sample": False, "temperature": 0.0, "until": []}
@@ -141,7 +153,54 @@ def test_a_limit_that_leaves_no_room_for_a_prompt_is_one_line(backend):
         backend.write([request(backend, "a?", limit=2048)], nothing, quiet=True)
 
 
+def of_family(config: PretrainedConfig, tiny_llama: Path) -> ContinuousHF:
+    """A random model of another family, with the tests' tokenizer."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    return ContinuousHF(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(tiny_llama), device="cpu")
+
+
+SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def test_a_family_that_cannot_run_in_continuous_batches_is_asked_in_static_ones(tiny_llama, caplog):
+    """Pythia's, for one: transformers 5.24 ends in an error at its first token."""
+    model = of_family(GPTNeoXConfig(vocab_size=4096, **SMALL), tiny_llama)
+    with caplog.at_level(logging.INFO, logger="ske_models.lm_eval.hf"):
+        assert not model.suits([request(model, "a?", limit=LONG)])
+        assert not model.suits([request(model, "b?", limit=LONG)])
+    said = [record.getMessage() for record in caplog.records if record.name == "ske_models.lm_eval.hf"]
+    why = "transformers cannot run GPTNeoXForCausalLM in continuous batches"
+    assert said == [f"backend=hf: batching is static, sorted by length: {why}"]
+    assert "Error in generation loop" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("config", "shared"),
+    [
+        (GPTNeoXConfig(vocab_size=4096, **SMALL), True),
+        (MistralConfig(vocab_size=4096, num_key_value_heads=2, sliding_window=8, **SMALL), True),
+        (MambaConfig(vocab_size=4096, hidden_size=64, num_hidden_layers=2), False),
+        (
+            Lfm2Config(
+                vocab_size=4096, layer_types=["conv", "full_attention"], num_key_value_heads=2, **SMALL
+            ),
+            False,
+        ),
+    ],
+    ids=["gpt_neox", "mistral, sliding window", "mamba", "lfm2"],
+)
+def test_contexts_are_shared_where_the_cache_can_be_handed_out(config, shared, tiny_llama):
+    model = of_family(config, tiny_llama)
+    assert can_share(model) is shared
+    options = [" Paris", " is the capital of France", "The", " a question that it needs"]
+    requests = [Instance("loglikelihood", {}, (c, option), 0) for c in QUESTIONS[:2] for option in options]
+    scores, plain = model.score(requests), HFLM.loglikelihood(model, requests, disable_tqdm=True)
+    assert [score for score, _ in scores] == pytest.approx([score for score, _ in plain], abs=1e-3)
+
+
 def test_scores_are_those_of_lm_eval(backend):
+    assert can_share(backend)
     options = [" Paris", " is the capital of France", "The", " a question that it needs"]
     contexts = [*QUESTIONS, "a " * 2047, ""]  # one that is too long, and one that is empty
     requests = [Instance("loglikelihood", {}, (c, option), 0) for c in contexts for option in options]
