@@ -12,6 +12,7 @@ busy, and what is done when one fails, is in `ske_models/engines/http.py`; how a
 from __future__ import annotations
 
 import inspect
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -269,7 +270,13 @@ def _check_number(name: str, value: Any, above: float) -> None:
 
 
 def _cut(text: str, stop: list[str]) -> str:
-    """A text up to the first of the strings in `stop`; what is thought before the reply may hold them."""
+    """A text up to the first of the strings in `stop` in its reply; what is thought may hold them."""
     written = reply_of(text)
-    thought = text.removesuffix(written) if written else text
-    return thought + postprocess_generated_text(written, stop, None)
+    kept = postprocess_generated_text(written, stop, None)
+    if kept == written:
+        return text
+    if text.endswith(written):
+        return text.removesuffix(written) + kept
+    # a thought, or a mark of the model's, stands within the reply
+    places = sorted(found.start() for term in stop if term for found in re.finditer(re.escape(term), text))
+    return next((text[:place] for place in places if reply_of(text[:place]) == kept), text)

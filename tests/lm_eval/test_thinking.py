@@ -15,6 +15,7 @@ import torch
 from lm_eval.tasks import TaskManager
 
 from ske_models.errors import UserError
+from ske_models.lm_eval import served
 from ske_models.lm_eval.model import SKEExplicitLM
 
 TASKS = Path(__file__).parents[1] / "tasks"
@@ -205,3 +206,20 @@ def test_settings_that_switch_thinking_off_reach_both_steps_and_are_part_of_the_
         evaluate(model, gen_kwargs={"chat_template_kwargs": {"enable_thinking": thinking}})
         assert len(payloads) == sent, "what was written with thinking is not reused without"
     assert [p["chat_template_kwargs"]["enable_thinking"] for p in payloads] == [False] * 4 + [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("whole", "kept"),
+    [
+        ("Sure.\n<think>SECRET</think>\nFACT.", None),
+        ("<think>a</think>one <think>b</think>two", None),
+        ("<|begin_of_thought|>t<|end_of_thought|>\n<|begin_of_solution|>FACT.<|end_of_solution|>", None),
+        ("<|channel|>analysis<|message|>x<|end|><|channel|>final<|message|>FACT.<|return|>", None),
+        ("<think>STOP</think>\n\nFACT. STOP and more", "<think>STOP</think>\n\nFACT. "),
+        ("Sure.\n<think>STOP</think>\nFACT. STOP and more", "Sure.\n<think>STOP</think>\nFACT. "),
+        ("FACT.", None),
+    ],
+)
+def test_a_server_text_is_cut_at_a_stop_string_of_its_reply_and_else_stays_as_it_is(whole, kept):
+    assert served._cut(whole, []) == whole
+    assert served._cut(whole, ["STOP"]) == (kept or whole)
