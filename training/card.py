@@ -107,6 +107,12 @@ def write(folder: RunFolder, n: int, target: Path | None = None) -> None:
     write_text(target / "README.md", text)
 
 
+def check_token(name: str) -> None:
+    """Raises UserError if nothing can be uploaded as `name`, for want of a token for the hub."""
+    if get_token() is None:
+        raise UserError(f"--push {name}: no token for the hub; run `hf auth login`, or set HF_TOKEN")
+
+
 def push(folder: RunFolder, n: int, name: str) -> None:
     """Uploads M`n` to the private repository NAME-M`n`, and the files of round `n` to the dataset NAME-data.
 
@@ -116,8 +122,7 @@ def push(folder: RunFolder, n: int, name: str) -> None:
     checkpoint = folder.checkpoint(n)
     if not (checkpoint / LINEAGE).is_file():
         raise UserError(f"--push {name}: {checkpoint} is not there yet; finish round {n} first")
-    if get_token() is None:
-        raise UserError(f"--push {name}: no token for the hub; run `hf auth login`, or set HF_TOKEN")
+    check_token(name)
     api, model, data = HfApi(), f"{name}-M{n}", f"{name}-data"
     files = [f"round{n}/{file}.jsonl" for file in DATA] + ["recipe.json", f"results/M{n}/*"]
     try:
@@ -172,9 +177,9 @@ def _source(folder: RunFolder, n: int) -> str | None:
 
 
 def _content(folder: Path) -> str:
-    """SHA-256 of a checkpoint's weights, file after file."""
+    """SHA-256 of a checkpoint's weights, file after file: safetensors, or what older ones have instead."""
     sha = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin")):
         with path.open("rb") as file:
             while block := file.read(1 << 24):
                 sha.update(block)

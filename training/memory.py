@@ -64,10 +64,15 @@ class Shapes:
 
 
 def of_folder(folder: Path) -> Shapes | None:
-    """From the headers of a folder's safetensors files; None if it has none that can be read."""
+    """From the headers of a model's safetensors files; None if it has none that can be read.
+
+    Those that its index names, as transformers loads it: a repository may have the same weights once more.
+    """
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
+    index = folder / "model.safetensors.index.json"
     try:
-        for path in sorted(folder.glob("*.safetensors")):
+        names = json.loads(index.read_bytes())["weight_map"].values() if index.is_file() else ()
+        for path in sorted({folder / name for name in names}) or sorted(folder.glob("model*.safetensors")):
             with path.open("rb") as file:
                 header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
             header.pop("__metadata__", None)

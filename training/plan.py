@@ -18,7 +18,7 @@ from rich.table import Table
 
 from training import domains, memory
 from training import stage as stages
-from training.recipe import SERVED
+from training.recipe import SERVED, DatasetChats
 from training.run_folder import RunFolder
 from training.serving import servers
 from training.settings.judge import OpenAIJudge
@@ -46,6 +46,11 @@ def show(folder: RunFolder, rounds: Iterable[int]) -> None:
     numbers = list(columns)
     for start in range(0, len(numbers), PER_TABLE):
         _table(console, {n: columns[n] for n in numbers[start : start + PER_TABLE]})
+    if not all(column.bounded for column in columns.values()):
+        _say(
+            console,
+            "no bound: mix.general is null, so all general data is mixed in, of sources without `rows`",
+        )
     shapes = shapes_of(folder)
     each = f"{shapes.bytes / 1e9:.3f} GB each" if shapes else "of a size that is known only with the network"
     _say(console, f"checkpoints: {folder.rounds}, {each}")
@@ -66,17 +71,19 @@ def show(folder: RunFolder, rounds: Iterable[int]) -> None:
     for line in _parts(folder):
         _say(console, line)
     total = (analysis["usd"] or 0.0) + sum(column.usd or 0.0 for column in columns.values())
-    _say(console, f"judge cost in all, at most: ${total:,.2f}")
+    # a verdict without a clear score is asked for again, and how many are cannot be known
+    _say(console, f"judge cost in all, at most, if no verdict is asked for twice: ${total:,.2f}")
     if isinstance(recipe.judge, OpenAIJudge) and total > (recipe.judge.max_usd or total):
         _say(console, f"warning: judge.max_usd is {recipe.judge.max_usd:,g}: the run may stop there")
 
 
 @dataclass(frozen=True)
 class _Column:
-    """What one round will do, at most: name of a figure -> the figure."""
+    """What one round will do, at most: name of a figure -> the figure. bounded: what trains, too."""
 
     figures: dict[str, str]
     usd: float | None
+    bounded: bool
 
 
 def _round(folder: RunFolder, n: int) -> _Column:
@@ -86,6 +93,7 @@ def _round(folder: RunFolder, n: int) -> _Column:
     written, judged = synthesize.estimate(recipe, n), judge.estimate(recipe, n)
     examples = _examples(folder, n)
     epochs = settings.epochs or recipe.sft.epochs
+    steps = None if examples is None else -(-examples // recipe.sft.batch) * epochs
     usd = judged.get("usd")
     itself = settings.judge == "self"
     return _Column(
@@ -98,21 +106,30 @@ def _round(folder: RunFolder, n: int) -> _Column:
             "verdicts": f"{judged['verdicts']:,}",
             "judge tokens": f"{judged['input_tokens'] + judged['output_tokens']:,}",
             "judge cost": "-" if usd is None else f"${usd:,.2f}",
-            "examples at most": f"{examples:,}",
-            "steps at most": f"{-(-examples // recipe.sft.batch) * epochs:,}",
+            "examples at most": "no bound" if examples is None else f"{examples:,}",
+            "steps at most": "no bound" if steps is None else f"{steps:,}",
         },
         usd,
+        examples is not None,
     )
 
 
-def _examples(folder: RunFolder, n: int) -> int:
-    """The most examples that the SFT set of a round can have."""
+def _examples(folder: RunFolder, n: int) -> int | None:
+    """The most examples that the SFT set of a round can have; None if it takes all of data without `rows`."""
+    from training.stages import mix
+
     settings, samples = folder.settings(n), folder.recipe.generation.samples
     limits = settings.mix.model_dump(include=set(MIXED))
     selected = settings.questions * (folder.select(n).per_question or samples)
     first = folder.settings(1).questions * samples
     most = {"knowledge": selected, "reasoning": selected}
     most |= {"scoring_knowledge": first, "scoring_reasoning": first}
+    if limits["general"] is None:
+        sources = folder.recipe.general
+        rows = [s.rows if isinstance(s, DatasetChats) else -(-mix.MADE // len(sources)) for s in sources]
+        if None in rows:
+            return None
+        most["general"] = sum(filter(None, rows))
     return sum(
         min(limit, most.get(kind, limit)) if limit is not None else most.get(kind, 0)
         for kind, limit in limits.items()

@@ -18,6 +18,8 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticKnownError
@@ -163,7 +165,12 @@ class Generation(Strict):
         return {"backend": SERVED[0]} | given if managed else given
 
     @model_validator(mode="after")
-    def _once(self) -> Generation:
+    def _whole(self) -> Generation:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"samples is {self.samples}, but at temperature 0 they would all be the same; "
+                "write samples: 1, or a temperature above 0"
+            )
         if self.serve and self.endpoints:
             raise ValueError("give `serve` (servers that the run starts) or `endpoints`, one of them")
         if self.serve and self.backend not in SERVED:
@@ -206,7 +213,7 @@ class Round(Strict):
     start: Literal["M0", "previous"] = "previous"
     questions: AtLeastOne
     mix: Mix
-    select: Select | None = None  # instead of the recipe's
+    select: Select | None = None  # what differs from the recipe's
     epochs: AtLeastOne | None = None
     learning_rate: Positive | None = None
     warmup_steps: Count | None = None
@@ -274,6 +281,17 @@ class Recipe(Strict):
     rounds: Annotated[list[Round], Field(min_length=1)]
     evaluate: Evaluate
     analysis: Analysis = Analysis()
+
+    @field_validator("rounds")
+    @classmethod
+    def _selects(cls, rounds: list[Round], info: ValidationInfo) -> list[Round]:
+        """A round's `select` has what the recipe's says and it does not; so recipe.json says it whole."""
+        whole: Select | None = info.data.get("select")  # None: it is wrong itself
+        if whole is None:
+            return rounds
+        own = [r.select.model_dump(exclude_unset=True) if r.select else None for r in rounds]
+        merged = [None if said is None else whole.model_copy(update=said) for said in own]
+        return [r.model_copy(update={"select": select}) for r, select in zip(rounds, merged, strict=True)]
 
     @model_validator(mode="after")
     def _keys(self) -> Recipe:

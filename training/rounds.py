@@ -20,17 +20,21 @@ from rich.console import Console
 
 from ske_models.errors import UserError
 from ske_models.files import write_json
-from training import domains, launch, memory, plan, recipe
+from ske_models.store import difference
+from training import checks, domains, launch, memory, plan, recipe
 from training import stage as stages
-from training.data import chat_template, earlier
-from training.run_folder import RunFolder
+from training.data import earlier
+from training.data.objects import read_object
+from training.run_folder import RunFolder, origin_of
 from training.serving import servers as serving
 from training.serving import where
 from training.serving.servers import RunServers
 from training.settings.paths import folder_at
-from training.stages import Stage, agreement, base, evaluate, judge, mix, sft
+from training.stages import Stage, agreement, base, evaluate, judge, sft
 
 console = Console(stderr=True, highlight=False)
+# What repositories have beside a checkpoint of transformers: the same weights again.
+NOT_OURS = ["original/*", "consolidated*", "*.pth", "*.gguf", "*.onnx"]
 PATIENCE = 20.0  # seconds; the stage of a killed command ends sooner
 
 
@@ -53,19 +57,22 @@ def main() -> None:
             "analysis.self_scored is 0; leave it out"
         )
     if args.dry_run:
+        checks.check(folder)
         plan.show(folder, rounds)
         return
     if args.status:
         plan.status(RunFolder.open(folder.path))
         return
+    if args.push:
+        from training import card
+
+        card.check_token(args.push)
     with locked(folder.path):
         _begin(folder)
         if len(rounds) > 1 or args.until in (None, sft.STAGE.name, evaluate.STAGE.name):
             _check_memory(folder, rounds)
         _go(folder, rounds, args.until)
     if args.push:
-        from training import card
-
         for n in [0, *rounds] if wanted.model.base else rounds:
             card.push(folder, n, args.push)
 
@@ -125,31 +132,42 @@ def _why(error: OSError | ValueError) -> str:
 def _begin(folder: RunFolder) -> None:
     """The recipe and M0 into the folder. What is done must have been done by this recipe.
 
-    Raises UserError for what would stop the run hours later: no such prompt set, no key, no general data that
-    is to be mixed in, no vLLM or too few GPUs for the servers that it starts, no M0, one without a chat
-    template, or a template of the recipe that is refused.
+    Raises UserError for what would stop the run hours later: what `checks.check` finds, no key, no vLLM or
+    too few GPUs for the servers that it starts, no M0, one without a chat template; and for a recipe with
+    another M0 than the run's.
     """
     earlier.renamed(folder)
     judge.check(folder.recipe)
-    mix.check(folder.recipe)
+    checks.check(folder)
     serving.check(folder.recipe)
-    start_from = folder.recipe.model.base
-    if start_from is not None and start_from.chat_template is not None:
-        chat_template.read(start_from.chat_template)
+    _check_start(folder)
     for n in range(folder.rounds + 1):
         for stage in stages.of_round(folder, n):
             stages.is_done(stage, folder, n)
     write_json(folder.path / "recipe.json", folder.recipe.model_dump(mode="json"))
     start = folder.checkpoint(0)
-    if folder.recipe.model.base or (start / "config.json").is_file():
+    if not folder.recipe.model.base and not (start / "config.json").is_file():
+        name = folder.recipe.model.checkpoint or ""
+        source = domains.start(name)
+        if source is None:
+            source = _download(name, folder.recipe.model.revision)
+            _check_chat(source)
+        start.unlink(missing_ok=True)
+        start.symlink_to(source.resolve())
+    write_json(folder.origin, origin_of(folder.recipe.model.model_dump()))
+
+
+def _check_start(folder: RunFolder) -> None:
+    """Raises UserError if M0 is there, and is another one than the recipe's."""
+    file, start, now = folder.origin, folder.checkpoint(0), origin_of(folder.recipe.model.model_dump())
+    if not file.is_file() or not (start / "config.json").is_file():
         return
-    name = folder.recipe.model.checkpoint or ""
-    source = domains.start(name)
-    if source is None:
-        source = _download(name, folder.recipe.model.revision)
-        _check_chat(source)
-    start.unlink(missing_ok=True)
-    start.symlink_to(source.resolve())
+    was = read_object(file, {}, "delete it if M0 is what the recipe says")
+    if was != now:
+        raise UserError(
+            f"{file}: M0 is that of another recipe: {difference(was, now)}; give another --run, or delete "
+            f"{start.name} and this file to do all of it again"
+        )
 
 
 def _check_memory(folder: RunFolder, rounds: list[int]) -> None:
@@ -177,7 +195,7 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision))
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=NOT_OURS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(

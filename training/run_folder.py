@@ -2,6 +2,7 @@
 
     RUN/recipe.json              the recipe as it was read
     RUN/M0 ... RUN/M4            the checkpoints (M0: a link to where it is)
+    RUN/M0.json                  what the recipe calls M0
     RUN/round1/ ...              the files of a round, and STAGE.json for each stage that is done
     RUN/results/M1/              lm-eval's results of a checkpoint
     RUN/report.html              and the pictures beside it
@@ -12,8 +13,10 @@ RunFolder.open(Path("runs/mine")).round(1)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ske_models.errors import UserError
 from ske_models.files import read_json
@@ -49,6 +52,11 @@ class RunFolder:
         return marks_of(self.recipe.generation.think or "default")
 
     @property
+    def origin(self) -> Path:
+        """The file that says what the recipe calls M0 (`origin_of`)."""
+        return self.path / "M0.json"
+
+    @property
     def rounds(self) -> int:
         """How many rounds the recipe has."""
         return len(self.recipe.rounds)
@@ -80,3 +88,10 @@ class RunFolder:
     def writer(self, n: int) -> int:
         """The checkpoint that writes the texts of round `n`, and judges them where `judge` is `self`."""
         return n - 1
+
+
+def origin_of(model: Mapping[str, Any]) -> dict[str, str | None]:
+    """What the section `model` of a recipe says of where M0 comes from, by the names of its fields."""
+    base = model.get("base")
+    name, said = ("model.base", base) if base else ("model", model)
+    return {f"{name}.{field}": said.get(field) for field in ("checkpoint", "revision")}

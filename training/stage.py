@@ -20,7 +20,7 @@ from typing import Any
 
 from ske_models.errors import UserError, one_of
 from ske_models.files import file_digest, read_jsonl, write_json, write_text
-from ske_models.fingerprint import digest
+from ske_models.fingerprint import digest, weights
 from ske_models.store import difference
 from training.data.objects import RECORD, read_object
 from training.data.windows import delete_parts
@@ -59,7 +59,10 @@ def is_done(stage: Stage, folder: RunFolder, n: int) -> bool:
             f"give another --run, or delete this file to do {stage.name} again and all that follows"
         )
     whole = all(path.exists() for path in stage.paths(folder, n))
-    return whole and record["inputs"] == _digests(stage, folder, n)
+    read, noted = _digests(stage, folder, n), record["inputs"]
+    # a release before this one noted only files of the run
+    others = {_name(folder, path) for path in stage.inputs(folder, n) if not _own(folder, path)}
+    return whole and noted | {name: read[name] for name in others - noted.keys()} == read
 
 
 def read_record(stage: Stage, folder: RunFolder, n: int) -> dict[str, Any]:
@@ -70,18 +73,24 @@ def read_record(stage: Stage, folder: RunFolder, n: int) -> dict[str, Any]:
 def execute(stage: Stage, folder: RunFolder, n: int) -> dict[str, Any]:
     """Does a stage in this process and writes its record.
 
-    Raises UserError if something that it reads is missing or broken, before anything is deleted.
+    Raises UserError if something that it reads is missing or broken, before anything is deleted; or if the
+    run cannot be written.
 
     Among the processes of `accelerate launch`, the first one writes the record.
     """
     for path in stage.inputs(folder, n):
-        if path.suffix == ".jsonl":
+        if path.suffix == ".jsonl" and _own(folder, path):
             read_jsonl(path)  # a broken line shall not cost what was made of the file when it was whole
     digests = _digests(stage, folder, n)
     said = stage.settings(folder, n)
     first = os.environ.get("RANK", "0") == "0"
     if first:
-        _clear_other_work(stage, folder, n, digest([digests, said]))
+        try:
+            _clear_other_work(stage, folder, n, digest([digests, said]))
+        except OSError as error:  # a disk that is mounted to be read only
+            raise UserError(
+                f"{folder.round(n)}: cannot be written: {error.strerror}; do the stage in a copy of the run"
+            ) from error
     started = time.monotonic()
     counts = stage.run(folder, n)
     record = {
@@ -113,7 +122,20 @@ def needs(stage: Stage, folder: RunFolder, n: int) -> None:
 
 
 def _digests(stage: Stage, folder: RunFolder, n: int) -> dict[str, str]:
-    return {str(path.relative_to(folder.path)): file_digest(path) for path in stage.inputs(folder, n)}
+    """By name, the content of what it reads. Weights and data of others are large: they are hashed once."""
+    return {
+        _name(folder, path): file_digest(path) if _own(folder, path) else weights(str(path))
+        for path in stage.inputs(folder, n)
+    }
+
+
+def _own(folder: RunFolder, path: Path) -> bool:
+    """Whether it is a file of the run: no checkpoint that was there before, no data that the recipe names."""
+    return path.is_relative_to(folder.path) and not path.is_dir()
+
+
+def _name(folder: RunFolder, path: Path) -> str:
+    return str(path.relative_to(folder.path) if path.is_relative_to(folder.path) else path)
 
 
 def _clear_other_work(stage: Stage, folder: RunFolder, n: int, key: str) -> None:

@@ -16,6 +16,8 @@ from test_judge import ask, new_run, openai_judge, some
 from ske_models.errors import UserError
 from ske_models.files import read_jsonl, write_jsonl
 from training import recipe
+from training.judges import openai
+from training.settings.judge import OpenAIJudge
 from training.stages import judge
 from training.stages.judge import prompt
 
@@ -365,3 +367,11 @@ def test_usage_as_it_should_be_is_confirmed(tmp_path):
     with OddServer(lambda asked: (200, completion("Score: 8", usage=USAGE))) as server:
         ask(new_run(tmp_path, openai_judge(server.base_url)), some(3))
     assert total(tmp_path) == (300, 30, 3)
+
+
+def test_a_missing_key_is_named_without_what_the_address_holds(monkeypatch):
+    monkeypatch.setenv("SIGNED", "hunter2")
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    settings = OpenAIJudge(kind="openai", model="m", base_url="https://h/v1?key=$SIGNED", key_env="JUDGE_KEY")
+    with pytest.raises(UserError, match="no key for https://h/v1: set the environment variable JUDGE_KEY"):
+        openai.key(settings)

@@ -63,6 +63,16 @@ def refused(error: pytest.ExceptionInfo[UserError]) -> str:
             "epochs: 1000000000000",
             "sft.epochs: input should be less than or equal",
         ),
+        (
+            "temperature: 0.8",
+            "temperature: 0.0",
+            "at temperature 0 they would all be the same; write samples",
+        ),
+        (
+            "  epochs: 2",
+            "  epochs: 2\n  padding_free: true",
+            "sft: padding_free needs flash attention; write",
+        ),
         ("window: 256", "window: 0", "generation.window: input should be greater than 0"),
         ("samples: 4", "samples: null", "generation.samples: input should be a valid integer"),
         ("name: world", "name: ../elsewhere", "name: letters, digits, blanks and"),
@@ -102,6 +112,41 @@ def refused(error: pytest.ExceptionInfo[UserError]) -> str:
             "args: `hf_token` is a secret; write $NAME",
         ),
         (HF_ARGS, f"args: {{x: sk-{SECRET}abcdef}}\n  samples", "args: `x` is a secret; write $NAME"),
+        (HF_ARGS, f"args: {{api-key: {SECRET}}}\n  samples", "args: `api-key` is a secret; write $NAME"),
+        (HF_ARGS, f"args: {{hub_token: {SECRET}}}\n  samples", "args: `hub_token` is a secret"),
+        (HF_ARGS, f"args: {{api_token: {SECRET}}}\n  samples", "args: `api_token` is a secret"),
+        (HF_ARGS, f"args: {{Bearer: {SECRET}}}\n  samples", "args: `Bearer` is a secret"),
+        (HF_ARGS, f"args: {{key: {SECRET}}}\n  samples", "args: `key` is a secret"),
+        (HF_ARGS, f"args: {{x: [{{y: 1}}, {{token: {SECRET}}}]}}\n  samples", "args: `token` is a secret"),
+        (HF_ARGS, f"args: {{x: AIza{SECRET}abcdef}}\n  samples", "args: `x` is a secret"),
+        (
+            HF_ARGS,
+            f"args: {{header: {{Authorization: 'Bearer {SECRET} $X'}}}}\n  samples",
+            "args: `header` is a secret; write $NAME",
+        ),
+        (HF_ARGS, f"args: {{token: $X{SECRET[:3]}-{SECRET}}}\n  samples", "args: `token` is a secret"),
+        ("judge: {kind: world}", f"{JUDGE}base_url: 'https://{SECRET}@h/v1'}}", "has a token in its address"),
+        (
+            "judge: {kind: world}",
+            f"{JUDGE}base_url: 'https://h/v1?v=1&key={SECRET}'}}",
+            "judge.base_url: `the address` has a key in its address",
+        ),
+        (
+            "judge: {kind: world}",
+            f"{JUDGE}base_url: 'https://h/v1?api-key={SECRET}&x=$X'}}",
+            "has a key in its address",
+        ),
+        ("judge: {kind: world}", f"{JUDGE}key_env: sk-{SECRET}abcdef}}", "judge.key_env: the name of an env"),
+        (
+            "judge: {kind: world}",
+            f"{JUDGE}key_env: gsk_4{SECRET}ab7d9f}}",
+            "of an environment variable is nee",
+        ),
+        (
+            "judge: {kind: world}",
+            f"{JUDGE}key_env: [{SECRET}]}}",
+            "judge.key_env: input should be a valid str",
+        ),
         ("prompts: world", 'prompts: "a\\nb"', "prompts: a line of text is needed"),
         ("backend: hf\n", f"backend: {LONG * 4}\n", "backend: string should have at most 1000 characters"),
         (HF_ARGS, "args: {top_p: .nan}\n  samples", "generation.args: `top_p` must be a finite number"),
@@ -325,6 +370,27 @@ def test_bad_shots(tmp_path, text, said):
     with pytest.raises(UserError) as error:
         shots.load(str(tmp_path / "shots.yaml"))
     assert said in refused(error)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"header": {"Authorization": "Bearer $MY_TOKEN", "api-key": "${MY_TOKEN}"}},
+        {"base_url": "http://h/v1?api-version=2024-10-21&key=$MY_TOKEN"},
+        {"base_url": "https://$ME:$MY_TOKEN@a/v1;https://$MY_TOKEN@b/v1"},
+        {
+            "think_end_token": "</think>",
+            "add_bos_token": True,
+            "max_num_batched_tokens": 8,
+            "eos_token": "<e>",
+        },
+        {"use_auth_token": True, "tokenizer": "org/name", "dtype": "float32"},
+    ],
+)
+def test_what_is_no_secret_may_be_written(args):
+    content = yaml.safe_load(WORLD)
+    content["generation"]["args"] = args
+    assert recipe.Recipe.model_validate(content).generation.args == args
 
 
 def test_a_secret_is_named_and_read_where_it_is_used(monkeypatch):

@@ -17,7 +17,7 @@ from training.data import keys
 from training.data.windows import delete_parts
 from training.judges import key as judge_key
 from training.judges.verdict import read_score
-from training.recipe import Recipe
+from training.recipe import DatasetQuestions, Recipe
 from training.run_folder import RunFolder
 from training.stages import judge, mix, select
 from training.stages import questions as questions_stage
@@ -34,6 +34,8 @@ GAS = "Which gas do plants take in?"
         (FOUR, "carbon dioxide"),
         ({"text": FOUR, "label": ["A", "B", "C", "D"]}, "B"),  # ARC, OpenBookQA
         ({"text": FOUR, "label": ["1", "2", "3", "4"]}, "2"),  # ARC, some rows
+        ({"text": FOUR, "label": [1, 2, 3, 4]}, 2),  # a label is a label, whatever its type
+        ({"text": FOUR, "label": ["A", "B", "C", "D"]}, 1),
     ],
 )
 def test_options_in_every_form(choices, answer):
@@ -94,6 +96,47 @@ def test_answers_without_options(question, answer, kind, gold):
 )
 def test_a_key_that_cannot_be_read_is_none(question, choices, answer):
     assert keys.keyed(question, choices, answer) is None
+
+
+def of_columns(names: list[str], answers: list[Any], options: list[list[str]]) -> list[str | None]:
+    """The text of the right option of each row, where every option has a column."""
+    source = DatasetQuestions(source="dataset", path="x.jsonl", choices=names, answer="answer")
+    columns: dict[str, list[Any]] = {"question": [f"What is {i}?" for i in range(len(answers))]}
+    columns |= {"answer": answers}
+    columns |= {name: [row[k] for row in options] for k, name in enumerate(names)}
+    found = []
+    for row in keys.candidates(source, columns):
+        shown = dict(zip(row["key"]["letters"], row["key"]["options"], strict=True)) if row["key"] else {}
+        found.append(shown[row["key"]["gold"][0]] if row["key"] else None)
+    return found
+
+
+LETTERS, SCIQ = list("ABCD"), ["distractor1", "distractor2", "distractor3"]
+CITIES, NUMBERS = ["Paris", "Rome", "Bonn", "Oslo"], ["2", "1", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("names", "answers", "options", "right"),
+    [
+        (LETTERS, ["A", "D", " B"], [CITIES] * 3, ["Paris", "Oslo", "Rome"]),  # C-Eval
+        (LETTERS, ["A", "E", "", None, "C"], [CITIES] * 5, ["Paris", None, None, None, "Bonn"]),
+        (LETTERS, ["Rome", "Oslo"], [CITIES] * 2, ["Rome", "Oslo"]),
+        (LETTERS, ["B", "C", "D"], [["B", "C", "D", "A"]] * 3, ["B", "C", "D"]),  # texts, as they may be
+        (LETTERS, ["B", "C", "D"], [["B", "x", "y", "z"], CITIES, CITIES], ["x", "Bonn", "Oslo"]),
+        (["option1", "option2"], ["1", "2"], [["cat", "dog"]] * 2, ["cat", "dog"]),  # WinoGrande
+        (["option1", "option2"], ["option2"], [["cat", "dog"]], ["dog"]),
+        (["opa", "opb"], [1, 0], [["cat", "dog"]] * 2, ["dog", "cat"]),  # MedMCQA
+        (["sol1", "sol2"], [1, 0], [["cat", "dog"]] * 2, ["dog", "cat"]),  # PIQA
+        (["answerA", "answerB"], ["1", "2"], [["cat", "dog"]] * 2, ["cat", "dog"]),  # Social IQa
+        (["w", "x", "y", "z"], ["a", "d"], [CITIES] * 2, ["Paris", "Oslo"]),
+        (["a1", "a2", "a3", "a4"], ["1", "4"], [NUMBERS] * 2, ["1", "4"]),  # texts, where they are all that
+        (SCIQ, ["Oslo", "A", "D", "2"], [CITIES[:3]] * 4, ["Oslo", "A", "D", "2"]),
+        (SCIQ, ["Oslo", "Bern", "Rome", ""], [CITIES[:3]] * 4, ["Oslo", "Bern", "Rome", None]),
+    ],
+)
+def test_a_column_for_every_option(names, answers, options, right):
+    """The right option is found before the options are mixed, and is in another place then."""
+    assert of_columns(names, answers, options) == right
 
 
 def test_the_score_of_a_knowledge_is_the_share_of_right_answers():

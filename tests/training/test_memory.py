@@ -169,6 +169,22 @@ def test_a_run_that_cannot_be_trained_is_refused_at_its_start(tiny_llama, tmp_pa
     assert not (tmp_path / "run" / "round1").exists()
 
 
+def test_only_the_files_that_are_loaded_count(tmp_path):
+    """Mistral's repositories have all weights in consolidated.safetensors, too."""
+    for name, tensor in [("model-1", "a"), ("model-2", "b"), ("consolidated", "c")]:
+        save_file({tensor: torch.zeros(2)}, tmp_path / f"{name}.safetensors")
+    found = memory.of_folder(tmp_path)
+    assert found is not None
+    assert found.tensors.keys() == {"a", "b"}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "x": "model-1.safetensors"}}))
+    found = memory.of_folder(tmp_path)
+    assert found is not None
+    assert found.tensors.keys() == {"a"}
+    index.write_text("[]")
+    assert memory.of_folder(tmp_path) is None
+
+
 def test_a_broken_header_is_no_shape(tmp_path):
     assert memory.of_folder(tmp_path) is None
     save_file({"a": torch.zeros(2)}, tmp_path / "model.safetensors")

@@ -159,6 +159,8 @@ def test_kept_as_cot_says_no_fact_twice(tmp_path):
             "A is in B.\nDr. C is D.\nDr. E says:\nSo B.",
         ),
         ("A is B.", "The answer is B.", "A is B. The answer is B."),
+        ("The answer is B.", "The answer is B.", "The answer is B."),
+        ("A is in B.\nSo it is B.", "A is in B. So it is B.", "A is in B.\nSo it is B."),
     ],
 )
 def test_as_cot(knowledge, reasoning, text):

@@ -170,6 +170,23 @@ def test_a_planted_overlap_with_a_test_set_is_dropped_and_listed(tmp_path):
     assert thirteen in " ".join(words(dropped[texts[0]]))
 
 
+def test_a_test_split_with_its_options_is_dropped_whole(tmp_path):
+    """A test item is known without options; a question of fewer than 13 words is found by its stem only."""
+    rows = world_questions.everything(default_world(), "test")[:200]
+    assert min(len(words(row.question)) for row in rows) < 13
+    path = tmp_path / "test.jsonl"
+    write_jsonl(
+        path,
+        [{"question": row.question, "choices": [row.gold, "none of them"], "answer": 0} for row in rows]
+        + [{"question": "Which one is new?", "choices": ["this", "that"], "answer": 0}],
+    )
+    source = {"source": "dataset", "path": str(path), "choices": "choices", "answer": "answer"}
+    run = make_run(tmp_path / "run", [source], count=500, questions={"decontaminate": ["world"]})
+    counts = questions.run(run, 1)
+    assert counts["dropped"] == {"contaminated": 200}
+    assert [row["stem"] for row in read_jsonl(run.round(1) / "questions.jsonl")] == ["Which one is new?"]
+
+
 def test_chinese_text_has_words_too():
     assert words("水的沸点是 100 °C。") == ["水", "的", "沸", "点", "是", "100", "c"]
 
@@ -332,7 +349,7 @@ def test_questions_from_passages_continue_window_by_window(tmp_path, monkeypatch
     assert not {row["passage_id"] for row in later} & {row["passage_id"] for row in rows}
 
 
-def test_shots_are_checked(tmp_path):
+def test_shots_are_checked(tmp_path, monkeypatch):
     shots = load_shots("shots.yaml")
     assert len(shots.steps) == 3
     assert shots.ask
@@ -343,6 +360,10 @@ def test_shots_are_checked(tmp_path):
         load_shots(str(path))
     with pytest.raises(UserError, match="no such file"):
         load_shots("nowhere.yaml")
+    path.rename(tmp_path / "shots.yaml")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="shots.yaml, line 2"):  # the file that is here, not the project's
+        load_shots("shots.yaml")
 
 
 # The hub ---------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Recipes: those that come with the project, and what a mistake in one says."""
 
 import pytest
+import yaml
 
 from ske_models.errors import UserError
 from training import recipe
@@ -109,6 +110,23 @@ def test_published_figures():
     assert paper.judge.model == "gpt-4-0125-preview"
     assert [r.judge for r in paper.rounds] == ["judge", "self", "self", "self"]
     assert (paper.generation.temperature, paper.analysis.items) == (0.0, 500)
+
+
+def test_a_round_selects_by_the_recipe_where_it_says_nothing_else():
+    content = yaml.safe_load(WORLD)
+    content["select"] = {"threshold": 7, "per_question": 1, "kinds": ["two_hop"]}
+    content["rounds"][3]["select"] = {"by": "random"}
+    content["rounds"][2]["select"] = {"per_question": None, "threshold": 9}
+    made = recipe.Recipe.model_validate(content)
+    common = {"by": "score"} | content["select"]
+    assert made.rounds[1].select is None
+    for settings, own in [
+        (made.rounds[2].select, {"per_question": None, "threshold": 9}),
+        (made.rounds[3].select, {"by": "random"}),
+    ]:
+        assert settings is not None
+        assert settings.model_dump() == common | own
+    assert recipe.Recipe.model_validate(made.model_dump(mode="json")) == made  # as a run's folder has it
 
 
 def test_hash_is_of_the_content(tmp_path):

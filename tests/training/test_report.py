@@ -302,6 +302,16 @@ def test_the_analysis_judges_the_same_items_of_every_checkpoint(asked):
     assert (asked.path / "meta_skills.png").stat().st_size > 10_000
 
 
+def test_the_analysis_tells_thoughts_as_the_recipe_does(asked):
+    recipe = read_json(asked.path / "recipe.json")
+    write_json(asked.path / "recipe.json", recipe | {"generation": {"think": "<plan>...</plan>"}})
+    file = asked.results(0) / "made_up.explicit.samples.jsonl"
+    rows = read_jsonl(file)
+    write_jsonl(file, [row | {"answer": f"<plan>a</plan>{row['answer']}"} for row in rows])
+    analysis.run(RunFolder.open(asked.path))
+    assert not any("plan" in (row["reasoning"] or "") for row in read_jsonl(asked.path / "analysis.jsonl"))
+
+
 def test_the_analysis_leaves_out_and_counts_what_cannot_be_judged(asked):
     file = asked.results(0) / "made_up.explicit.samples.jsonl"
     rows = read_jsonl(file)

@@ -12,12 +12,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from huggingface_hub import ModelCard
 from small_runs import STAGES, TEXTS, command, environment, merged, records, refused, small, texts, write
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ske_models.files import file_digest, read_json, read_jsonl, write_jsonl
+from ske_models.fingerprint import weights
 from training import recipe
 from training import stage as stages
 from training.run_folder import RunFolder
@@ -87,7 +89,9 @@ def test_dry_run_loads_nothing_and_writes_nothing(tmp_path, name):
         assert "  30,000: knowledge and reasoning of 500 items x 6 tasks x 5 checkpoints\n" in done.stdout
         assert "  3,000: the same of 500 texts of each of 3 rounds that score themselves\n" in done.stdout
         assert "servers: 8 x vllm serve, 8 GPUs, of M0, M1, ... while each is prompted\n" in done.stdout
-        [cost] = re.findall(r"judge cost in all, at most: \$([\d,.]+)", done.stdout)
+        [cost] = re.findall(
+            r"judge cost in all, at most, if no verdict is asked for twice: \$([\d,.]+)", done.stdout
+        )
         assert isinstance(loaded.judge, OpenAIJudge)
         assert float(cost.replace(",", "")) <= (loaded.judge.max_usd or 0)
         assert "warning" not in done.stdout
@@ -104,6 +108,76 @@ def test_a_plan_of_many_rounds_folds(tmp_path):
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize(
+    ("general", "examples"), [({"rows": 60}, "212"), ({}, "no bound"), ({"count": 5}, "157")]
+)
+def test_a_plan_says_where_it_has_no_bound(tmp_path, general, examples):
+    """mix.general: null is all there is: of a data set as many as `rows` lets, or nobody knows."""
+    count = general.pop("count", None)
+    mixed = {"scoring_knowledge": 4, "scoring_reasoning": 4, "general": count}
+    content = small() | {"rounds": [{"judge": "judge", "questions": 36, "mix": mixed}]}
+    content["general"] = [{"source": "dataset", "path": "org/any"} | general]
+    content["generation"] |= {"samples": 2}
+    done = command("--recipe", write(tmp_path / "r.yaml", content), "--run", tmp_path / "run", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stdout.splitlines() if "examples at most" in line]
+    assert line.split("│")[2].strip() == examples
+    assert ("no bound: mix.general is null" in done.stdout) == (examples == "no bound")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"prompts": "nowhere.yaml"}, "prompts=nowhere.yaml"),
+        ({"generation": {"shots": "nowhere.yaml"}}, "generation.shots: nowhere.yaml: no such file"),
+        ({"sft": {"batch": 30, "per_device_batch": 4}}, "cannot be split evenly"),
+        ({"sft": {"batch": 31, "accelerate": "fsdp2_cpu"}}, "a multiple of processes (2)"),
+        ({"sft": {"accelerate": "nowhere"}}, "sft.accelerate: nowhere: no such file"),
+        ({"sft": {"padding_free": True}}, "padding_free needs flash attention"),
+        ({"generation": {"temperature": 0.0}}, "at temperature 0 they would all be the same"),
+        ({"evaluate": {"tasks": ["ske_wrld"]}}, "did you mean ske_world"),
+        ({"evaluate": {"tasks": ["ske_quick"]}}, "ske_quick is a group; name its tasks"),
+        ({"general": []}, "the recipe names no source of it"),
+    ],
+)
+def test_what_can_be_told_at_once_is(tmp_path, monkeypatch, change, said):
+    """By the plan and by the run, before anything is made. In this process: a start takes a second."""
+    from training import rounds
+
+    file = write(tmp_path / "r.yaml", small(**change))
+    for more in (["--dry-run"], []):
+        monkeypatch.setattr(
+            sys, "argv", ["round.py", "--recipe", str(file), "--run", str(tmp_path / "run"), *more]
+        )
+        with pytest.raises(SystemExit) as error:
+            rounds.main()
+        assert said in str(error.value)
+    assert not list(tmp_path.glob("run/[!.]*"))
+
+
+def test_the_same_weights_are_not_downloaded_twice(tmp_path, monkeypatch):
+    from training import rounds
+
+    kept = ["model.safetensors", "config.json", "tokenizer.json"]
+    twice = ["original/params.json", "consolidated.safetensors", "x.pth", "m.gguf", "onnx/m.onnx"]
+
+    def download(name: str, revision: str | None, ignore_patterns: list[str]) -> str:
+        assert (
+            list(huggingface_hub.utils.filter_repo_objects(kept + twice, ignore_patterns=ignore_patterns))
+            == kept
+        )
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert rounds._download("org/name", None) == tmp_path
+
+
+def test_a_token_is_missed_before_anything_is_made(tmp_path):
+    done = command("--run", tmp_path / "run", "--push", "org/name", HF_HOME=str(tmp_path), HF_TOKEN="")
+    assert "--push org/name: no token for the hub" in refused(done)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_every_file_of_a_run_is_there_with_its_fields(small_run):
     run = RunFolder.open(small_run.folder)
@@ -118,9 +192,11 @@ def test_every_file_of_a_run_is_there_with_its_fields(small_run):
             assert (record["stage"], record["round"]) == (stage, n)
             assert record["recipe"] == run.recipe.hash
             assert record["versions"]["torch"]
-            assert record["inputs"] == {name: file_digest(run.path / name) for name in record["inputs"]}, (
-                "made from files that are no longer these"
-            )
+            files = {name: run.path / name for name in record["inputs"]}
+            assert record["inputs"] == {
+                name: weights(str(path)) if name == "M0" else file_digest(path)
+                for name, path in files.items()
+            }, "made from files that are no longer these"
     assert (run.path / "M0").is_symlink()
     for k in range(3):
         for method in ("direct", "cot", "explicit"):
@@ -281,6 +357,27 @@ def test_an_edited_file_redoes_what_follows_and_only_that(small_run, tmp_path):
     undone = [("synthesize", 2), ("judge", 2), ("sft", 2), ("evaluate", 1)]
     assert not any(stages.is_done(stages.BY_NAME[name], run, n) for name, n in undone)
     assert stages.is_done(stages.BY_NAME["questions"], run, 2)
+
+
+@pytest.mark.slow
+def test_a_deleted_result_is_made_again_and_only_that(small_run, tmp_path):
+    folder = shutil.copytree(small_run.folder, tmp_path / "run", symlinks=True)
+    stage, run = stages.BY_NAME["evaluate"], RunFolder.open(folder)
+    files = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in stage.paths(run, 1)}
+    assert stages.is_done(stage, run, 1)
+    gone = run.results(1) / "ske_world_dev.cot.json"
+    gone.unlink()
+    done = command("--recipe", small_run.recipe, "--run", folder, "--rounds", "1", "--until", "evaluate")
+    assert done.returncode == 0, done.stderr
+    assert "round 1, sft: done" in done.stderr
+    before, after = json.loads(files[gone][0]), read_json(gone)
+    assert {name: after[name] for name in ("n", "metrics")} == {
+        name: before[name] for name in ("n", "metrics")
+    }
+    again = gone.with_suffix(".samples.jsonl")
+    assert again.read_bytes() == files[again][0]
+    redone = {path.name for path, (_, at) in files.items() if path.stat().st_mtime_ns != at}
+    assert redone == {gone.name, "ske_world_dev.cot.samples.jsonl"}
 
 
 @pytest.mark.slow

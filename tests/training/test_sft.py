@@ -1,6 +1,7 @@
 """The training of a round: what the trainer sees, that a batch may be split in any way, and that a kill costs
 nothing; the checkpoint that comes out, and the mistakes that are reported."""
 
+import hashlib
 import json
 import math
 import os
@@ -308,6 +309,15 @@ def test_lineage_and_card(trained):
     assert not (run.checkpoint(0) / "README.md").exists()
 
 
+def test_weights_of_an_older_form_are_hashed_too(tmp_path):
+    safe, other = tmp_path / "safe", tmp_path / "other"
+    for folder, name in [(safe, "model.safetensors"), (other, "pytorch_model.bin")]:
+        folder.mkdir()
+        (folder / name).write_bytes(b"weights")
+    (other / "training_args.bin").write_bytes(b"others")
+    assert card._content(safe) == card._content(other) == hashlib.sha256(b"weights").hexdigest()
+
+
 def test_embedded_checkpoints_stay_embedded(tmp_path):
     rows = [{**row, "prompt": [{"role": "user", "content": "Facts:"}]} for row in ROWS[:8]]
     run = make(tmp_path, embedded.path(), rows, bf16=True)
@@ -405,7 +415,7 @@ def unfinished(folder):
             r"multiple of sft.per_device_batch \(3\) x processes \(1\)",
         ),
         (None, {"max_length": 4}, "none of the 40 examples has at most sft.max_length = 4"),
-        (None, {"padding_free": True}, "sft.padding_free: needs a GPU and flash attention"),
+        (None, {"padding_free": True, "attention": "flash_attention_2"}, "sft.padding_free: needs a GPU"),
         (None, {"attention": "flash_attention_2"}, "cannot be loaded"),
         (
             None,

@@ -87,11 +87,6 @@ def test_greedy_texts_are_those_of_the_evaluation(tmp_path):
     assert alone(asked, limits[1]).strip() == row["reasoning"].strip()
 
 
-def test_several_samples_at_temperature_zero_are_refused(tmp_path):
-    with pytest.raises(UserError, match="samples is 3, but at temperature 0 they would all be the same"):
-        synthesize.run(make_run(tmp_path, [{"source": "world"}], generation={"samples": 3}), 1)
-
-
 @pytest.mark.parametrize(
     ("generation", "message"),
     [

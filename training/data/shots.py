@@ -56,13 +56,13 @@ class Shots(_Strict):
 
 
 def load(name: str | None) -> Shots:
-    """The examples of a file in `training/recipes`, or of a path. None: no examples.
+    """The examples of a file, by its path, or by its name in `training/recipes`. None: no examples.
 
     Raises UserError: no such file, not YAML, an entry missing, unknown or empty.
     """
     if name is None:
         return Shots()
-    path = file_at(str(FOLDER / name)) or file_at(name)
+    path = file_at(name) or file_at(str(FOLDER / name))
     if path is None:
         raise UserError(f"generation.shots: {name}: no such file, neither here nor in {FOLDER}")
     content, lines = load_with_lines(path, str(path))

@@ -87,8 +87,9 @@ def key(judge: OpenAIJudge) -> str:
     if not value and (split(url)[1] or _is_loopback(urlsplit(url).hostname or "")):
         return "none"
     if not value:
+        server = split(url)[0].partition("?")[0]  # a query may have a secret
         raise UserError(
-            f"judge: no key for {split(url)[0]}: set the environment variable {judge.key_env} "
+            f"judge: no key for {server}: set the environment variable {judge.key_env} "
             "(to `none` if the server needs no key)"
         )
     if not (value.isascii() and value.isprintable()) or " " in value:

@@ -141,7 +141,7 @@ def _of_checkpoint(
     truth = domain.truth if domain else None
     for doc_id in drawn:
         row = result.rows[doc_id]
-        answer = reply_of(row["answer"])
+        answer = reply_of(row["answer"], folder.marks)
         question = row["doc"].get("ske_question", row["doc"].get("question"))
         if any((row["truncated"] or {}).values()):
             skipped["truncated"] += 1

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from training.domain import JudgeSettings
 from training.serving.settings import Serve
+from training.settings.secret import variable
 from training.settings.strict import Address, AtLeastOne, Count, Text
 
 OPENAI = "https://api.openai.com/v1"
@@ -26,7 +27,7 @@ class OpenAIJudge(JudgeSettings):
     model: Text
     base_url: Address = OPENAI
     serve: Serve | None = None  # of `model`, by servers that the run starts itself; then no base_url
-    key_env: str = "OPENAI_API_KEY"
+    key_env: Annotated[str, AfterValidator(variable)] = "OPENAI_API_KEY"
     concurrency: AtLeastOne = 16
     timeout_s: Seconds = 120.0  # of one call
     max_retries: Count = 8

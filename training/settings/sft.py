@@ -47,6 +47,15 @@ class Sft(Strict):
     threads: AtLeastOne | None = None  # of a CPU
 
     @model_validator(mode="after")
+    def _flash(self) -> Sft:
+        if self.padding_free and "flash" not in (self.attention or ""):
+            raise ValueError(
+                "padding_free needs flash attention; write `attention: flash_attention_2`, or leave it out: "
+                "padding is then kept small by length"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_gpu(self) -> Sft:
         if self.lora is not None and self.lora.load_in_4bit and self.accelerate is not None:
             raise ValueError("lora.load_in_4bit is for one GPU; leave out `accelerate`, or load_in_4bit")

@@ -9,12 +9,13 @@ take seconds: so it imports torch, lm-eval and the like only where it uses them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from training.run_folder import RunFolder
+from training.settings.paths import file_at
 
 # What changes how fast a text comes, or what it may cost, but not the text.
 NOT_IDENTITY = {
@@ -30,7 +31,8 @@ class Stage:
     inputs(folder, n): the files that it reads in round `n`; settings(folder, n): what the recipe says to it,
     without what does not change its result. run(folder, n) does it and returns its counts; says(counts): the
     two or three figures of them that a person wants to read.
-    outputs: what it leaves. work: a folder of unfinished work. light: needs no process of its own.
+    outputs: what it leaves; a function of folder and round, where the recipe says what. work: a folder of
+    unfinished work. light: needs no process of its own.
     trains: may be several processes, under `accelerate launch`.
     prompts(folder, n): the model that it prompts, of those that the run serves (training/serving/where.py);
     ALONE: it must have the GPUs for itself; None: neither.
@@ -39,7 +41,7 @@ class Stage:
     name: str
     inputs: Callable[[RunFolder, int], list[Path]]
     settings: Callable[[RunFolder, int], dict[str, Any]]
-    outputs: tuple[str, ...]
+    outputs: tuple[str, ...] | Callable[[RunFolder, int], tuple[str, ...]]
     run: Callable[[RunFolder, int], dict[str, Any]]
     says: Callable[[dict[str, Any]], str]
     work: str | None = None
@@ -53,7 +55,8 @@ class Stage:
 
     def paths(self, folder: RunFolder, n: int) -> list[Path]:
         """Its outputs in round `n`."""
-        return [folder.path / name.format(n=n) for name in self.outputs]
+        names = self.outputs(folder, n) if callable(self.outputs) else self.outputs
+        return [folder.path / name.format(n=n) for name in names]
 
 
 def part(folder: RunFolder, *names: str) -> dict[str, Any]:
@@ -69,8 +72,15 @@ def prompting(folder: RunFolder) -> dict[str, Any]:
 
 
 def checkpoint_files(folder: RunFolder, k: int) -> list[Path]:
-    """The files of M`k` that change when it does."""
-    return [folder.checkpoint(k) / "config.json", folder.checkpoint(k) / "lineage.json"]
+    """What changes when M`k` does: of one that the run made two files, of another M0 the whole folder."""
+    here = folder.checkpoint(k)
+    files = [here / "config.json", here / "lineage.json"]
+    return files if k or folder.recipe.model.base else [*files, here]
+
+
+def local_files(names: Iterable[str | None]) -> list[Path]:
+    """Those of the names in a recipe that are files of this machine, whose content counts."""
+    return [path for name in names if name is not None and (path := file_at(name)) is not None]
 
 
 def _identity(value: Any) -> Any:

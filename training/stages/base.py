@@ -10,6 +10,7 @@ chats have one turn anyway.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ske_models.errors import UserError
@@ -17,7 +18,7 @@ from ske_models.files import write_jsonl
 from training.data.sources import chats
 from training.run_folder import RunFolder
 from training.serving.where import ALONE
-from training.stages import Stage, part, sft
+from training.stages import Stage, local_files, part, sft
 
 
 def run(folder: RunFolder, n: int) -> dict[str, Any]:
@@ -45,10 +46,15 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     return trainer.train(folder, 0) | {"dropped": dropped}
 
 
+def _inputs(folder: RunFolder, _n: int) -> list[Path]:
+    base = folder.recipe.model.base
+    return local_files([base.data.path, base.chat_template]) if base else []
+
+
 STAGE = Stage(
     name="base",
-    inputs=lambda _folder, _n: [],
-    settings=lambda folder, _n: part(folder, "model"),
+    inputs=_inputs,
+    settings=lambda folder, _n: part(folder, "model") | {"seed": folder.recipe.seed},
     outputs=("M{n}/config.json",),
     work="round{n}/sft",
     run=run,

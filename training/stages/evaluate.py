@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from ske_models.errors import UserError
 from ske_models.files import write_json, write_jsonl
 from ske_models.records import Answer
 from training.data.objects import RESULT, read_object
-from training.recipe import SERVED, Evaluate
+from training.recipe import SERVED, Evaluate, Recipe
 from training.run_folder import RunFolder
 from training.serving.where import ALONE, of_checkpoint
 from training.settings.secret import revealed
@@ -47,20 +47,21 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     from training import card
 
     settings, results = folder.recipe.evaluate, folder.results(n)
-    pairs = [(task, method) for task in settings.tasks for method in settings.methods]
+    pairs = _pairs(settings)
     files = {pair: results / f"{pair[0]}.{pair[1]}.json" for pair in pairs}
-    missing = [pair for pair in pairs if not files[pair].is_file()]
+    missing = [pair for pair in pairs if not _is_there(files[pair])]
     if missing:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)  # else pages of remarks on each task
         # lm-eval's own tasks are thousands of files, which take longer to index than small ones to run
         ours = all(task.startswith("ske_") for task in settings.tasks)
         tasks = TaskManager(include_path=TASKS if ours else None, include_defaults=not ours)
-        _check(settings.tasks, tasks)
+        _check(settings.tasks, tasks.all_subtasks, tasks.all_tasks)
         model = SKEExplicitLM(
             backend=settings.backend,
             method=missing[0][1],
             prompts=folder.recipe.prompts,
             layout=folder.recipe.layout,
+            think=folder.recipe.generation.think or "default",
             store=str(results / "store.sqlite"),
             pretrained=str(folder.checkpoint(n)),
             **_where(folder, n) | placed(settings.backend, revealed(settings.args)),
@@ -76,6 +77,15 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
         f"{task}.{method}": read_object(file, RESULT, "delete it to evaluate again")["metrics"].get("acc")
         for (task, method), file in files.items()
     }
+
+
+def _pairs(settings: Evaluate) -> list[tuple[str, str]]:
+    return [(task, method) for task in settings.tasks for method in settings.methods]
+
+
+def _is_there(file: Path) -> bool:
+    """Whether a task is evaluated by a method: its result and its samples."""
+    return file.is_file() and file.with_suffix(".samples.jsonl").is_file()
 
 
 def _where(folder: RunFolder, n: int) -> dict[str, Any]:
@@ -94,12 +104,20 @@ def _by_servers(settings: Evaluate) -> bool:
     return settings.backend in SERVED and "base_url" not in settings.args
 
 
-def _check(names: list[str], tasks: TaskManager) -> None:
-    """Raises UserError unless they are single tasks of lm-eval or of this project."""
-    for name in set(names) - set(tasks.all_subtasks):
-        if name in tasks.all_tasks:
+def check(recipe: Recipe) -> None:
+    """Raises UserError for a task of this project that there is not; lm-eval's take seconds to be listed."""
+    files = {path.stem: path for path in Path(TASKS).glob("ske*.yaml")}
+    groups = {name for name, path in files.items() if path.read_text(encoding="utf-8").startswith("group:")}
+    named = [name for name in recipe.evaluate.tasks if name in groups or name.startswith("ske_")]
+    _check(named, files.keys() - groups, groups)
+
+
+def _check(names: Iterable[str], single: Collection[str], groups: Collection[str]) -> None:
+    """Raises UserError unless they are `single` tasks of lm-eval or of this project."""
+    for name in set(names) - set(single):
+        if name in groups:
             raise UserError(f"evaluate.tasks: {name} is a group; name its tasks")
-        near = difflib.get_close_matches(name, tasks.all_subtasks, n=3)
+        near = difflib.get_close_matches(name, single, n=3)
         raise UserError(
             f"evaluate.tasks: {name}: no such task" + (f"; did you mean {' or '.join(near)}?" if near else "")
         )
@@ -184,6 +202,15 @@ def _prompts(folder: RunFolder, n: int) -> str | None:
     return of_checkpoint(folder, n) if _by_servers(folder.recipe.evaluate) else ALONE
 
 
+def _outputs(folder: RunFolder, _n: int) -> tuple[str, ...]:
+    names = (f"results/M{{n}}/{task}.{method}" for task, method in _pairs(folder.recipe.evaluate))
+    return tuple(name + suffix for name in names for suffix in (".json", ".samples.jsonl"))
+
+
+def _settings(folder: RunFolder, _n: int) -> dict[str, Any]:
+    return part(folder, "evaluate") | prompting(folder) | {"think": folder.recipe.generation.think}
+
+
 def _says(counts: dict[str, Any]) -> str:
     """The accuracy of each method; of several tasks the average, in which each counts the same."""
     by_method: dict[str, list[float]] = {}
@@ -198,8 +225,8 @@ def _says(counts: dict[str, Any]) -> str:
 STAGE = Stage(
     name="evaluate",
     inputs=checkpoint_files,
-    settings=lambda folder, _n: part(folder, "evaluate") | prompting(folder),
-    outputs=(),
+    settings=_settings,
+    outputs=_outputs,
     work="results/M{n}",
     run=run,
     says=_says,

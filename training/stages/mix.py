@@ -26,7 +26,7 @@ from training.data.sources import chats
 from training.data.texts import ScoredRow, SelectedRow, TextRow, as_question, replies, rows_of
 from training.recipe import DatasetChats, Recipe
 from training.run_folder import RunFolder
-from training.stages import Stage, part, prompting
+from training.stages import Stage, local_files, part, prompting
 from training.stages.judge import KINDS, Judged, Kind, prompt
 
 MADE = 2_000  # chats that a domain makes, where the recipe sets no count
@@ -133,7 +133,8 @@ def as_cot(knowledge: str, reasoning: str) -> str:
         for line in reasoning.splitlines()
     ]
     rest = "\n".join(line for line in lines if line)
-    return f"{knowledge}{chr(10) if chr(10) in knowledge + rest else ' '}{rest}"
+    between = "\n" if "\n" in knowledge + rest else " "
+    return f"{knowledge}{between}{rest}" if rest else knowledge
 
 
 def scorings(folder: RunFolder, n: int, about: Kind, count: int | None) -> tuple[list[Row], int, int]:
@@ -249,7 +250,9 @@ def _histogram(rows: Sequence[Row]) -> dict[str, int]:
 
 def _inputs(folder: RunFolder, n: int) -> list[Path]:
     first = folder.round(1)
-    return [folder.round(n) / "selected.jsonl", first / "scores.jsonl", first / "written.jsonl"]
+    general = folder.recipe.general if folder.settings(n).mix.general != 0 else []
+    data = local_files(source.path for source in general if isinstance(source, DatasetChats))
+    return [folder.round(n) / "selected.jsonl", first / "scores.jsonl", first / "written.jsonl", *data]
 
 
 def _settings(folder: RunFolder, n: int) -> dict[str, Any]:

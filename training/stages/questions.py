@@ -32,7 +32,7 @@ from training.recipe import DatasetQuestions, PassageQuestions, Recipe, has_key
 from training.run_folder import RunFolder
 from training.serving.where import of_checkpoint
 from training.settings.key import KeyJudge
-from training.stages import Stage, checkpoint_files, part, prompting
+from training.stages import Stage, checkpoint_files, local_files, part, prompting
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,9 @@ class _Sieve:
         if not row["question"] or row.get("key", row) is None:
             self.drop(row, "no key" if row["question"] else "empty", "")
             return False
-        of = self.test.resembles(row["question"])
+        # a test item is known by its words without options, and one with a key is shown with them
+        texts = [row[name] for name in ("stem", "question") if name in row]
+        of = next((item for item in map(self.test.resembles, texts) if item is not None), None)
         if of is not None:
             self.drop(row, "contaminated", of)
             return False
@@ -228,7 +230,9 @@ def _listed(counts: dict[str, int]) -> str:
 
 def _inputs(folder: RunFolder, n: int) -> list[Path]:
     earlier = [folder.round(k) / "questions.jsonl" for k in range(1, n)]
-    return earlier + (checkpoint_files(folder, folder.writer(n)) if _asks(folder, n) else [])
+    sources = [folder.recipe.questions.sources[place] for place in _places(folder, n)]
+    data = local_files(s.path for s in sources if isinstance(s, DatasetQuestions | PassageQuestions))
+    return earlier + data + (checkpoint_files(folder, folder.writer(n)) if _asks(folder, n) else [])
 
 
 def _settings(folder: RunFolder, n: int) -> dict[str, Any]:

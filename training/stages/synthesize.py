@@ -41,17 +41,11 @@ def run(folder: RunFolder, n: int) -> dict[str, Any]:
     """Writes round n's written.jsonl: for each question `generation.samples` rows, in order.
 
     Returns how many texts there are, and how many are truncated, empty, or distinct among a question's.
-    Raises UserError: no questions, a row without a field, several samples at temperature 0, a server that
-    does not answer.
+    Raises UserError: no questions, a row without a field, a server that does not answer.
     """
     from training.engine import identity, load_engine
 
     generation = folder.recipe.generation
-    if generation.temperature == 0 and generation.samples > 1:
-        raise UserError(
-            f"generation.samples is {generation.samples}, but at temperature 0 they would all be the same; "
-            "write samples: 1, or a temperature above 0"
-        )
     path = folder.round(n) / "questions.jsonl"
     questions = read_jsonl(path)
     for number, row in enumerate(questions, start=1):
