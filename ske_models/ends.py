@@ -16,7 +16,7 @@ END_OF_TURN = re.compile(
       | <\|(?:im_start|user|start_header_id|begin_of_text)\|>                # the next turn begins
       | </s> | \[/?INST\]                                                    # Llama 2, Mistral
       | <(?:end_of_turn|start_of_turn|eos)>                                  # Gemma
-      | [<‹]｜(?:end▁of▁sentence|User|begin▁of▁sentence)｜[>›]                 # DeepSeek
+      | [<‹][|｜](?:end▁of▁sentence|User|begin▁of▁sentence)[|｜][>›]         # DeepSeek
     """,
     re.VERBOSE,
 )

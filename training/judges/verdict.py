@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ske_models.ends import END_OF_TURN
 from ske_models.reply import DEFAULT, Marks, reply_of
 
 AGAIN = 0.7  # the temperature (at least) of a second attempt; greedily a model would say the same
@@ -20,15 +21,6 @@ AGAIN = 0.7  # the temperature (at least) of a second attempt; greedily a model 
 # Between two letters markup stays, too: "S*core" is no word of a judge.
 _MARKUP = re.compile(
     r"\\boxed(?=\{)|(?<![A-Za-z*_`#$\[\]{}])[*_`#$\[\]{}]+|[*_`#$\[\]{}]+(?![A-Za-z*_`#$\[\]{}])"
-)
-# A server may leave the end of a turn in a text, and what the model wrote after it.
-_END_OF_TURN = re.compile(
-    r"""
-    <\| (?: im_end | eot_id | eom_id | end | endoftext | end_of_text ) \|>    # Qwen, Llama 3, Phi, GPT-2
-    | </s> | <eos> | <end_of_turn>                                          # Llama 2, Gemma
-    | < [|｜] end▁of▁sentence [|｜] >                                        # DeepSeek
-    """,
-    re.VERBOSE,
 )
 _STATEMENT = re.compile(
     r"""
@@ -82,7 +74,7 @@ def read_score(text: str) -> int | None:
 
 def _own_text(text: str, marks: Marks) -> str:
     """What a judge says: neither its thoughts nor what follows the end of its turn."""
-    return _END_OF_TURN.split(reply_of(text, marks), maxsplit=1)[0]
+    return END_OF_TURN.split(reply_of(text, marks), maxsplit=1)[0]
 
 
 def _score(reply: str) -> int | None:
