@@ -43,19 +43,25 @@ def with_donors(items: Sequence[Item], seed: int = 0) -> list[Item]:
     gets that of a question of its task.
     Raises UserError for a task of a single question.
     """
-    donors: dict[str, Question] = {}
-    for part in (0, 1):  # by task first; then by task and subset, where that has several questions
+    # by group, too: two tasks, or two subsets, may have the same question
+    donors: dict[tuple[tuple[str, ...], str], Question] = {}
+    for names in (1, 2):  # by task first; then by task and subset, where that has several questions
         groups: dict[tuple[str, ...], dict[str, Question]] = {}
         for item in items:
-            groups.setdefault(item.group[: part + 1], {}).setdefault(item.question.text, item.question)
+            groups.setdefault(item.group[:names], {}).setdefault(item.question.text, item.question)
         for group, questions in groups.items():
             if len(questions) > 1:
                 order = sorted(questions)
                 random.Random(f"{seed} {group}").shuffle(order)
                 following = [*order[1:], order[0]]
-                donors.update((text, questions[other]) for text, other in zip(order, following, strict=True))
-            elif part == 0:
+                for text, other in zip(order, following, strict=True):
+                    donors[group, text] = questions[other]
+            elif names == 1:
                 raise UserError(
                     f"knowledge={SHUFFLED}: {group[0] or 'the task'} has one question, 2 are needed"
                 )
-    return [replace(item, donor=donors[item.question.text]) for item in items]
+    given = []
+    for item in items:
+        donor = donors.get((item.group, item.question.text)) or donors[item.group[:1], item.question.text]
+        given.append(replace(item, donor=donor))
+    return given

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from ske_models.files import encodable
 from ske_models.fingerprint import digest
 from ske_models.records import Completion
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS steps (
+TABLES = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """
+CREATE TABLE steps (
     key TEXT PRIMARY KEY,       -- 128 bits of the SHA-256 of step, rendered prompt and sampling settings
     step TEXT NOT NULL,         -- "knowledge" or "answer"
     prompts TEXT NOT NULL,      -- hash of the prompt set
@@ -33,8 +35,9 @@ CREATE TABLE IF NOT EXISTS steps (
     tokens INTEGER,             -- how many the engine says that it has, and whether it reached its limit;
     truncated INTEGER,          -- NULL where it does not say: then the tokenizer counts
     looped INTEGER              -- 1: `stop_loops` has ended it
-);  -- with rowids: texts are appended, and only the keys' index is written at random places
-"""
+)  -- with rowids: texts are appended, and only the keys' index is written at random places
+""",
+)
 SAID = ("tokens", "truncated", "looped")  # columns that a store made before 2026-11-26 lacks
 
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
@@ -65,24 +68,42 @@ class Store:
                 path.parent.mkdir(parents=True, exist_ok=True)
             # autocommit: every finished step is on disk when `put` returns
             self._db = sqlite3.connect(path or ":memory:", timeout=self.TIMEOUT, isolation_level=None)
-            self._require_ours()
-            self._db.execute("PRAGMA journal_mode=WAL")
+            self._make_tables()
+            self._write_ahead()
             self._db.execute("PRAGMA synchronous=NORMAL")
             # The keys fall on random pages of their index: with SQLite's small defaults (2 MB, 1,000 pages) a
             # store of 100,000 questions reads and writes each of them again and again.
             self._db.execute("PRAGMA cache_size=-16000")  # KB
             self._db.execute("PRAGMA wal_autocheckpoint=10000")  # pages of 4 KB
-            self._db.executescript(SCHEMA)
-            columns = {row[1] for row in self._db.execute("PRAGMA table_info(steps)")}
-            for name in SAID:
-                if name not in columns:
-                    self._db.execute(f"ALTER TABLE steps ADD COLUMN {name} INTEGER")
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"store={path}: cannot be used: {_reason(error)}") from error
         self._claimed = self._is_mine()
 
-    def _require_ours(self) -> None:
-        """Raises UserError if the file is another program's database, or was made by an earlier release."""
+    def _make_tables(self) -> None:
+        """Makes what is missing, at once: all processes of a run open their store at the same moment."""
+        if self._missing():  # else nothing is written: another run may be writing at length
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                for statement in self._missing():  # by now: another process may have been first
+                    self._db.execute(statement)
+
+    def _write_ahead(self) -> None:
+        """Texts go to a log beside the file. With this statement SQLite itself waits for no other process."""
+        until = time.monotonic() + self.TIMEOUT
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
+
+    def _missing(self) -> list[str]:
+        """The statements that make the file a store of this release; none where it is one.
+
+        Raises UserError if the file is another program's database, or was made by an earlier release.
+        """
         tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if tables and not {"meta", "steps"} <= tables:
             raise UserError(f"store={self.path}: a database of another program; give another store=PATH")
@@ -91,6 +112,10 @@ class Store:
                 f"store={self.path}: made by ske-learn 0.1, which told models apart by the times of their "
                 "files; give another store=PATH (python -m ske_models.knowledge exports its knowledge)"
             )
+        if not tables:
+            return list(TABLES)
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(steps)")}
+        return [f"ALTER TABLE steps ADD COLUMN {name} INTEGER" for name in SAID if name not in columns]
 
     def _is_mine(self) -> bool:
         """False where the store is nobody's yet. Raises UserError if it is another model's."""

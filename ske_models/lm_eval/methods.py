@@ -21,7 +21,7 @@ import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
@@ -32,13 +32,13 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import simple_parse_args_string
 
-from ske_models.controls import CONTROLS, EMPTY, SHUFFLED, EmptyKnowledge, with_donors
+from ske_models.controls import CONTROLS, EMPTY, SHUFFLED, EmptyKnowledge
 from ske_models.errors import UserError, one_of
 from ske_models.files import user_path
 from ske_models.knowledge import KnowledgeFile
 from ske_models.lm_eval.backend import placed
 from ske_models.lm_eval.model import SKEExplicitLM
-from ske_models.method import LAYOUTS, METHODS, Layout
+from ske_models.method import LAYOUTS, METHODS, Layout, Question
 from ske_models.pipeline import Pipeline, Scheduler
 from ske_models.prompts import load
 from ske_models.records import Item, Request, StepCounts
@@ -87,6 +87,24 @@ class Timed(Together):
         return new
 
 
+@dataclass
+class Shuffled(Pipeline):
+    """Gives each question the donor that it was given first, which is when all questions are asked.
+
+    What is complete after `--minutes` is a part of them: drawn anew, the donors would be others, and texts
+    would have to be written.
+    """
+
+    donors: dict[tuple[tuple[str, str], str], Question | None] = field(default_factory=dict)
+
+    def _prepared(self, items: Sequence[Item]) -> Sequence[Item]:
+        asked = [(item.group, item.question.text) for item in items]
+        if not self.donors.keys() >= set(asked):
+            items = super()._prepared(items)
+            self.donors.update((key, item.donor) for key, item in zip(asked, items, strict=True))
+        return [replace(item, donor=self.donors[key]) for key, item in zip(asked, items, strict=True)]
+
+
 def parts(spec: str) -> tuple[str, str, str, str]:
     """SET, METHOD, LAYOUT and KNOWLEDGE of one of `--ways`. Raises UserError: unknown, or no such file."""
     name, method, layout, knowledge = [*spec.split(":", 3), "", "", ""][:4]
@@ -110,7 +128,7 @@ def way(spec: str, base: Pipeline) -> Pipeline:
         path = user_path(knowledge, f"--ways {spec}")
         source = KnowledgeFile(path, base.store.fingerprint, prompts.hash, foreign=True)
     limit = prompts.knowledge_tokens
-    return replace(
+    made = replace(
         base,
         method=method,
         layout=cast("Layout", layout),
@@ -121,6 +139,7 @@ def way(spec: str, base: Pipeline) -> Pipeline:
         shuffled=knowledge == SHUFFLED,
         counts={step: StepCounts() for step in base.counts},
     )
+    return Shuffled(**vars(made)) if made.shuffled else made
 
 
 def model_args(text: str) -> dict[str, Any]:
@@ -171,7 +190,7 @@ def answer(pipelines: Sequence[Pipeline], asked: list[tuple[int, Item]], minutes
     items = [item for _, item in asked]
     schedulers = []
     for pipeline in pipelines:
-        given = with_donors(items) if pipeline.shuffled else items
+        given = pipeline._prepared(items)
         schedulers.append(Scheduler(pipeline, given, pipeline.writes_knowledge, answers=True))
     until = time.monotonic() + 60 * (minutes or 1e6)
     try:

@@ -26,8 +26,8 @@ from lm_eval.utils import simple_parse_args_string
 
 from ske_models import embedded
 from ske_models.errors import UserError, at_least_one, one_of
-from ske_models.files import encodable, write_jsonl
-from ske_models.fingerprint import fingerprint
+from ske_models.files import encodable, file_digest, write_jsonl
+from ske_models.fingerprint import digest, fingerprint
 from ske_models.interrupt import ends_in_a_line
 from ske_models.lm_eval import questions
 from ske_models.lm_eval.backend import (
@@ -42,7 +42,7 @@ from ske_models.lm_eval.engine import LMEvalEngine, instance
 from ske_models.lm_eval.questions import ChatStr
 from ske_models.lm_eval.results import added_up
 from ske_models.method import METHODS, answer_messages
-from ske_models.pipeline import MAX_IN_FLIGHT
+from ske_models.pipeline import MAX_IN_FLIGHT, Pipeline
 from ske_models.plugin import results_file
 from ske_models.prompts import load as load_prompts
 from ske_models.records import Answer, Item, StepCounts, StepOutput
@@ -129,17 +129,9 @@ class SKEExplicitLM(LM):
         self.default_limit = int(backend_args.get("max_gen_toks", 256))  # 256: lm-eval's, for all backends
         self.engine = LMEvalEngine(self.inner, thought_end=thought_end)
         setup.marks = with_end(setup.marks, thought_end)
-        self.pipeline = setup.pipeline(
-            self.engine,
-            {
-                "do_sample": False,
-                "temperature": 0.0,
-                "until": [],
-                "max_gen_toks": setup.knowledge_limit,
-            },
-            window or (sys.maxsize if several else MAX_IN_FLIGHT),
-            shared=self.inner.world_size > 1,
-        )
+        greedy = {"do_sample": False, "temperature": 0.0, "until": [], "max_gen_toks": setup.knowledge_limit}
+        in_flight = window or (sys.maxsize if several else MAX_IN_FLIGHT)
+        self.pipeline = setup.pipeline(self.engine, greedy, in_flight, shared=self.inner.world_size > 1)
         self._worlds: set[str | None] = {None}  # of the questions so far, which the embedded model must know
         self.report: dict[str, Any] = {}
         self._lines: dict[str, dict[tuple, dict[str, Any]]] = {}  # of other people's tasks, by task
@@ -298,9 +290,7 @@ class SKEExplicitLM(LM):
 
     # What a run leaves behind ---------------------------------------------------------------------
 
-    def _note(
-        self, items: Iterable[Item], answers: Iterable[Answer | None], traces: Iterable[dict[str, Any]]
-    ) -> None:
+    def _note(self, items: Iterable[Item], answers: Iterable[Answer | None], traces: Iterable[dict]) -> None:
         """Gathers the counts of all processes, which items were edited, and the knowledge of other
         people's tasks, which goes to files; our own tasks have it in lm-eval's logged samples."""
         edited, lines = [], []
@@ -323,11 +313,20 @@ class SKEExplicitLM(LM):
             key = (line["doc_id"], line["prompt_hash"], line["answer"] or "")
             self._lines.setdefault(line["task"], {})[key] = line
         if self._lines and self.pipeline.store.path:
-            folder = self.pipeline.store.path.with_suffix(".knowledge")
+            folder = self.pipeline.store.path.with_suffix(".knowledge") / _kind(self.pipeline)
             for task, by_key in self._lines.items():
                 path = folder / f"{task}.{self.pipeline.method}.jsonl"
                 write_jsonl(path, [line for _, line in sorted(by_key.items())])
             self.report["knowledge_of_other_tasks"] = str(folder)
+
+
+def _kind(run: Pipeline) -> str:
+    """The folder of a run's knowledge, which its controls, and runs by other prompts, leave alone."""
+    file, control = (run.report().get(name) for name in ("knowledge_file", "knowledge_control"))
+    settings = [run.prompts.hash, run.knowledge_limit, run.stop_loops, run.store.model]
+    settings += [file and file_digest(Path(file)), run.marks.pairs and run.marks.pairs.pattern]
+    whose = control or ("file" if file else "own")
+    return f"{Path(run.prompts.name).stem[:40]}.{run.layout}.{whose}.{digest(settings)[:8]}"
 
 
 def _embedded_args(setup: Setup, args: dict[str, Any]) -> dict[str, Any]:

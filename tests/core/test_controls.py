@@ -43,6 +43,23 @@ def test_the_same_question_twice_is_one_question_and_a_single_one_is_refused():
         with_donors([items()[0], items()[0]])
 
 
+def test_the_same_question_in_two_tasks_has_a_donor_in_each():
+    def task(name, *texts):
+        return [Item(Question((), text, text), {}, 8, group=(name, text[0])) for text in texts]
+
+    whole = task("mmlu", "a0", "a1", "a2", "a3", "a4", "a5", "b0")
+    quick = task("quick", "a0", "a2", "a4", "a9", "b0")
+    for both in (whole + quick, quick + whole):
+        given = with_donors(both)
+        for alone in (whole, quick):
+            mine = [item for item in given if item.group[0] == alone[0].group[0]]
+            assert mine == with_donors(alone)
+            donors = [item.donor.text for item in mine if item.donor and item.group[1] == "a"]
+            assert sorted(donors) == [item.question.text for item in alone if item.group[1] == "a"]
+            # `b0` is alone in its subset
+            assert {item.donor.text for item in mine if item.donor} <= {item.question.text for item in alone}
+
+
 def test_shuffled_costs_no_knowledge_and_changes_nothing_but_the_knowledge(tmp_path):
     store = Store(tmp_path / "s.sqlite", OWNER)
     own = pipeline(InstantEngine(), store).run(items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sqlite3
 import subprocess
 import sys
@@ -57,6 +58,64 @@ def test_a_store_of_release_0_1_is_refused_in_one_line_and_can_be_exported(tmp_p
         Store(path, OWNER)
     assert "\n" not in str(error.value)
     assert [record["knowledge"] for record in export(path)] == ["k"]
+
+
+STEPS_BEFORE = "key TEXT PRIMARY KEY, step TEXT NOT NULL, prompts TEXT NOT NULL, question TEXT NOT NULL,"
+STEPS_BEFORE += " text TEXT NOT NULL, written INTEGER NOT NULL"  # a store's columns before 2026-11-26
+
+
+def open_each(paths, begin, refused):
+    """A process of the next test: it opens every store at the moment at which the others do."""
+    errors = []
+    for path in paths:
+        begin.wait(60)
+        try:
+            Store(path, OWNER).put("1", "knowledge", "p", "q", "k")
+        except UserError as error:
+            errors.append(str(error))
+    refused.put(errors)
+
+
+def test_several_processes_may_open_one_store_at_the_same_moment(tmp_path):
+    """As `accelerate launch` makes its processes: new stores, and those that lack columns."""
+    new = [tmp_path / f"new{n}.sqlite" for n in range(30)]
+    old = [tmp_path / f"old{n}.sqlite" for n in range(20)]
+    for path in old:
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            db.execute(f"CREATE TABLE steps ({STEPS_BEFORE})")
+    spawn = multiprocessing.get_context("spawn")
+    begin, refused = spawn.Barrier(4), spawn.Queue()
+    processes = [spawn.Process(target=open_each, args=(new + old, begin, refused)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    assert [refused.get(timeout=60) for _ in processes] == [[]] * 4
+    for process in processes:
+        process.join()
+    for path in new + old:
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert db.execute("SELECT written, tokens, truncated, looped FROM steps").fetchall() == [
+                (4, None, None, None)
+            ]
+
+
+def test_a_store_is_opened_while_another_run_writes_at_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(Store, "TIMEOUT", 0.1)
+    Store(tmp_path / "s.sqlite", OWNER).put("1", "knowledge", "p", "q", "k")
+    with closing(sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert Store(tmp_path / "s.sqlite", OWNER).get("1") == "k"
+
+
+def test_a_new_store_that_is_held_is_one_line_after_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(Store, "TIMEOUT", 0.1)
+    Store(tmp_path / "s.sqlite", OWNER)._db.execute("PRAGMA journal_mode=DELETE")
+    with closing(sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM meta").fetchall()  # whoever only reads keeps SQLite from its log, too
+        with pytest.raises(UserError, match="cannot be used: another process has held it for 0 s"):
+            Store(tmp_path / "s.sqlite", OWNER)
 
 
 def test_a_locked_store_is_one_line_at_the_start_and_in_mid_run(tmp_path, monkeypatch):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lm_eval.tasks import TaskManager
 
 from ske_models.lm_eval import methods
 
@@ -39,6 +42,37 @@ def test_all_ways_are_answered_with_one_load_and_compared(hub, tiny_llama, tmp_p
     assert "differs: knowledge from: the model | the model | shuffled" in table.stdout
     shuffled = next(folders[2].rglob("results_*.json"))
     assert json.loads(shuffled.read_text())["config"]["ske"]["knowledge_control"] == "shuffled"
+
+
+@pytest.mark.parametrize("complete", [1, 5])
+def test_what_is_complete_has_the_donors_that_it_was_written_with(
+    tiny_llama, tmp_path, monkeypatch, capsys, complete
+):
+    """Drawn among the complete ones, they would be others: texts were written after the time was over."""
+    tasks = TaskManager(include_path=str(ROOT / "tests" / "tasks"), include_defaults=False)
+    monkeypatch.setattr(methods, "TaskManager", lambda: tasks)
+    write = methods.answer
+
+    def until_the_time_is_over(*given: Any) -> int:
+        assert write(*given) is None
+        return complete
+
+    monkeypatch.setattr(methods, "answer", until_the_time_is_over)
+    prompts = (ROOT / "ske_models" / "prompts" / "default.yaml").read_text()
+    (tmp_path / "short.yaml").write_text(re.sub(r"knowledge: \d+", "knowledge: 4", prompts))
+    ways = [f"{tmp_path}/short.yaml:explicit{control}" for control in ("", ":single:shuffled")]
+    command = ["--model", str(tiny_llama), "--model-args", "dtype=float32,device=cpu,batch_size=4"]
+    command += ["--tasks", "toy_write", "--max-answer", "4", "--out", str(tmp_path / "out"), "--ways", *ways]
+    methods.main(command)
+    assert f"complete: {complete} questions of each task" in capsys.readouterr().out
+    files = [*(tmp_path / "out").rglob("results_*.json")]
+    assert len(files) == 2
+    for file in files:
+        steps = json.loads(file.read_text())["config"]["ske"]["steps"]
+        assert {step: (count["asked"], count["generated"]) for step, count in steps.items()} == {
+            "knowledge": (complete, 0),
+            "answer": (complete, 0),
+        }
 
 
 @pytest.mark.slow

@@ -11,8 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import lm_eval
 import pytest
+from lm_eval.tasks import TaskManager
+
+from ske_models.lm_eval.model import SKEExplicitLM
 
 TASKS = Path(__file__).parents[1] / "tasks"
 BIN = Path(sys.executable).parent
@@ -131,6 +136,33 @@ def test_without_the_hook_the_module_runs_the_same(tiny_llama, tmp_path, uninter
     done = run(command, SKE_LEARN_HOOK="0")
     assert done.returncode == 0, done.stderr
     assert result(tmp_path / "out")[0]["results"] == uninterrupted[0]["results"]
+
+
+def test_a_control_or_another_setting_leaves_the_knowledge_of_a_run_as_it_is(tiny_llama, tmp_path):
+    """Each has a file of its own, to which its results lead; the same run again has the same one."""
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
+
+    def file(**changed: Any) -> Path:
+        args: dict[str, Any] = {"pretrained": str(tiny_llama), "device": "cpu", "max_knowledge_toks": 4}
+        model = SKEExplicitLM(store=str(tmp_path / "s.sqlite"), **(args | changed))
+        options: dict[str, Any] = {"task_manager": manager, "apply_chat_template": True, "limit": 2}
+        done = lm_eval.simple_evaluate(model=model, tasks=["toy_write"], bootstrap_iters=0, **options)
+        return Path(done["config"]["ske"]["knowledge_of_other_tasks"]) / "toy_write.explicit.jsonl"
+
+    own = file()
+    before = own.read_bytes()
+    settings = {"layout": "multiturn"}, {"prompts": "notes"}, {"max_knowledge_toks": 5}
+    files = [own, *(file(**changed) for changed in settings)]
+    files += [file(knowledge="empty"), file(knowledge="shuffled")]
+    for text in ("k6", "k7"):  # edited, and once more
+        line = {"question": "How many legs has a cat?", "knowledge": text}
+        (tmp_path / "k.jsonl").write_text(json.dumps(line))
+        files.append(file(knowledge=str(tmp_path / "k.jsonl")))
+    assert len(set(files)) == 8
+    assert own.read_bytes() == before
+    assert [json.loads(f.read_text().splitlines()[0])["knowledge"] for f in files[-2:]] == ["k6", "k7"]
+    assert json.loads(files[4].read_text().splitlines()[0])["knowledge_source"] == "empty"
+    assert file() == own
 
 
 def test_ctrl_c_ends_in_one_line_and_the_same_command_goes_on(tiny_llama, tmp_path, uninterrupted):
