@@ -18,14 +18,16 @@ from ske_models.errors import UserError
 Row = dict[str, Any]
 
 
-def user_path(name: str, what: str) -> Path:
+def user_path(name: str | int, what: str) -> Path:
     """A path that a user typed, with `~` expanded; it need not exist.
+
+    name: an int (or bool) where lm-eval has read a name such as 5 as one.
 
     what: the setting and its value, as messages name them, such as `prompts=my.yaml`.
     Raises UserError: no user of that name, or a name that no file can have.
     """
     try:
-        path = Path(name).expanduser()
+        path = Path(str(name)).expanduser()
         path.exists()
     except (RuntimeError, OSError, ValueError) as error:
         raise UserError(f"{what[:100]}: no path of a file ({str(error)[:100]})") from error

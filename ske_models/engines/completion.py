@@ -99,7 +99,7 @@ def with_thought(reply: Reply, text: str) -> str:
 
     The closing mark is left out where the thought has reached the token limit.
     """
-    if not reply.thought.strip() or "<think>" in text[:100]:
+    if not reply.thought.strip() or text.lstrip().startswith("<think>"):
         return text
     if not text.strip() and reply.finish == "length":
         return f"<think>\n{reply.thought}"
@@ -120,9 +120,9 @@ def _written(choice: Mapping[str, Any], outputs: Any, filtered: bool) -> tuple[s
         if filtered and message is None:
             return "", ""
         raise malformed("no message", outputs)
-    # vLLM, SGLang and DeepSeek say `reasoning_content`, OpenRouter and Ollama `reasoning`
+    # vLLM, SGLang and DeepSeek say `reasoning_content`, OpenRouter and Ollama `reasoning`; some send both
     said = [message.get(name) for name in ("reasoning_content", "reasoning")]
-    thought = next((one for one in said if isinstance(one, str)), "")
+    thought = next((one for one in said if isinstance(one, str) and one.strip()), "")
     content = message.get("content")
     if content is None and isinstance(message.get("refusal"), str):
         content = message["refusal"]

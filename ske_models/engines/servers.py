@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 from ske_models.engines.faults import OPTIONAL, masked
 from ske_models.errors import UserError
@@ -30,6 +31,7 @@ class Servers:
     max_wait: seconds to wait while no server answers. deadline: seconds for all calls, or None.
     headers: of every call. key: the environment variable with the API key, for messages.
     left_out: what a server has refused in a payload, and what it is sent instead ("": nothing); learned.
+    Raises UserError if the environment names a proxy for one of them that is none.
     """
 
     urls: Sequence[str]
@@ -42,6 +44,12 @@ class Servers:
     deadline: float | None = None
     key: str = "OPENAI_API_KEY"
     left_out: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for parts in map(urlsplit, self.urls):
+            proxy = getproxies().get(parts.scheme)
+            if proxy and not proxy_bypass(parts.hostname or ""):  # as aiohttp looks it up
+                checked(f"{parts.scheme}_proxy", proxy, "http://HOST:3128, or unset it")
 
     @cached_property
     def secrets(self) -> list[str]:
@@ -69,16 +77,17 @@ class Servers:
         return f"it is sent as {OPTIONAL[name]}" if OPTIONAL[name] else "it is left out from now on"
 
 
-def checked(name: str, url: str) -> str:
+def checked(name: str, url: str, example: str = "http://localhost:8000/v1") -> str:
     """A server's address. Raises UserError, calling the setting `name`, if nothing can be posted to it."""
     try:
         parts = urlsplit(url.strip())
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
+        # IDNA as when the name is looked up: it has no empty label ("a..b"), and none over 63 characters
+        good = parts.scheme in ("http", "https") and (parts.hostname or "").encode("idna") and parts.port != 0
+    except ValueError:  # UnicodeError is one
         good = False
     if not good or " " in url.strip() or not url.isprintable():
         shown = masked(url, ())[:200]
-        raise UserError(f"{name}: {shown!r} is no address; write one as in http://localhost:8000/v1")
+        raise UserError(f"{name}: {shown!r} is no address; write one as in {example}")
     return url.strip()
 
 

@@ -17,7 +17,7 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.api_models import TemplateAPI
 
 from ske_models.engines.overheard import last_error, overheard
-from ske_models.errors import UserError
+from ske_models.errors import UserError, at_least_one
 from ske_models.files import user_path
 from ske_models.lm_eval.continuous import Continuous
 from ske_models.lm_eval.served import served
@@ -41,9 +41,11 @@ def backend_class(backend: str) -> type[LM]:
 def complete(backend: str, args: dict[str, Any]) -> dict[str, Any]:
     """The arguments with what lm-eval wants in another form, or has a slow default for.
 
-    pretrained=FILE.gguf is its folder and `gguf_file`. Raises UserError where the backend cannot read it.
+    pretrained=FILE.gguf is its folder and `gguf_file`. Raises UserError where the backend cannot read it, or
+    for a number of engines that is none.
     """
     args = dict(args)
+    at_least_one("data_parallel_size", args.get("data_parallel_size"))
     named = str(args.get("pretrained"))
     file = user_path(named, f"pretrained={named}")
     if file.suffix == ".gguf" and backend in (*TRANSFORMERS, "vllm"):
@@ -73,7 +75,13 @@ def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequen
     Raises UserError if that does not work: a package is missing, an argument unknown, a file broken, ...
     ours: the arguments that whoever calls this takes itself, to be named with an unknown one.
     """
-    model_class = _ours(model_class, backend, args)
+    inner = _loaded(_ours(model_class, backend, args), backend, args, ours)
+    if inner.world_size > 1:
+        _settle_batch_size(inner)
+    return inner
+
+
+def _loaded(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequence[str]) -> LM:
     try:
         if backend != "vllm":
             return model_class.create_from_arg_obj(args)
@@ -96,6 +104,18 @@ def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequen
 
             why = refusal(error, last_error(said)) or why
         raise _cannot_load(backend, args, why, error) from error
+
+
+def _settle_batch_size(inner: LM) -> None:
+    """Finds what `batch_size=auto` means for all processes that share the questions, while all are here.
+
+    lm-eval asks all of them for it, each time that one generates. One that finds its share in the store never
+    does, and the others would wait for it forever.
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    if isinstance(inner, HFLM) and inner.batch_size == "auto":
+        inner.batch_size_per_gpu = inner._detect_batch_size()
 
 
 def _ours(model_class: type[LM], backend: str, args: dict[str, Any]) -> type[LM]:

@@ -5,6 +5,7 @@ Used by the lm-eval adapter, and by whatever else generates with lm-eval's model
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,47 @@ from ske_models.lm_eval.continuous import Continuous, SharesContexts
 from ske_models.method import Message
 from ske_models.records import Completion, Done, Request, Settings
 from ske_models.reply import split_thought
+
+
+def _number(least: float, most: float = sys.float_info.max) -> Callable[[Any], bool]:
+    return lambda value: type(value) in (int, float) and least <= value <= most
+
+
+def _whole(value: Any) -> bool:
+    return value is None or type(value) is int
+
+
+# Which values of the settings that we know can be used; None: as if it were not given.
+SETTINGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "until": (
+        lambda value: all(isinstance(one, str) for one in (value if isinstance(value, list) else [value])),
+        "a text or a list of texts is needed",
+    ),
+    "do_sample": (lambda value: value is None or isinstance(value, bool), "True or False is needed"),
+    "temperature": (_number(0), "a number from 0 on is needed"),
+    "top_p": (lambda value: value is None or _number(0, 1)(value), "a number from 0 to 1 is needed"),
+    "top_k": (_whole, "a whole number is needed"),
+    "repetition_penalty": (
+        lambda value: value is None or _number(sys.float_info.min)(value),
+        "a number above 0 is needed",
+    ),
+    "num_beams": (lambda value: _whole(value) and value != 0, "a whole number of at least 1 is needed"),
+    "num_return_sequences": (lambda value: value in (None, 1), "a question has one answer; leave it out"),
+    "max_length": (lambda value: value is None, "prompts count in it; give max_gen_toks instead"),
+    **dict.fromkeys(
+        ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"),
+        (_whole, "a whole number is needed"),
+    ),
+}
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises UserError for a value that cannot be meant. Other names are the backend's to judge."""
+    for name, value in settings.items():
+        good, needed = SETTINGS.get(name, (None, ""))
+        if good is not None and not good(value):
+            where = "--gen_kwargs, or the task's generation_kwargs"
+            raise UserError(f"{name}={str(value)[:100]} ({where}): {needed}")
 
 
 class _StepHook(CacheHook):
@@ -114,7 +156,8 @@ class LMEvalEngine:
                 **({"disable_tqdm": True} if self.quiet else {}),
             )
         except ValueError as error:
-            if "model_kwargs" not in str(error):  # transformers, of settings that it does not know
+            # transformers, of settings that it does not know, and of top_k=-1, temperature=0 while sampling
+            if "model_kwargs" not in str(error) and "has to be a strictly positive" not in str(error):
                 raise
             raise UserError(f"--gen_kwargs: {str(error).splitlines()[0]}") from error
         self.inner.set_cache_hook(CacheHook(None))

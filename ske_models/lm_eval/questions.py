@@ -15,6 +15,7 @@ from lm_eval.models.api_models import JsonChatStr
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from ske_models.errors import UserError
+from ske_models.lm_eval.engine import check_settings
 from ske_models.method import Message, Question
 
 as_json = json.JSONEncoder(sort_keys=True).encode  # one for all: each call of `dumps` makes an encoder
@@ -54,8 +55,13 @@ def question(context: Any, doc: Any, layout: str, scored: bool) -> Question:
 
 @lru_cache
 def limit(settings: str, default: int) -> int:
-    """The token limit in a task's settings, given as JSON: lm-eval copies them for each of its requests."""
-    return normalize_gen_kwargs(json.loads(settings), default)["max_gen_toks"]
+    """The token limit in a task's settings, given as JSON: lm-eval copies them for each of its requests.
+
+    Raises UserError for a setting that cannot be meant: this is where they are read first.
+    """
+    given = json.loads(settings)
+    check_settings(given)
+    return normalize_gen_kwargs(given, default)["max_gen_toks"]
 
 
 def group(request: Instance) -> tuple[str, str]:

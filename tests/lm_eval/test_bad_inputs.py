@@ -18,14 +18,18 @@ from typing import Any
 import lm_eval
 import pytest
 from lm_eval.loggers import EvaluationTracker
+from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from ske_models import embedded
 from ske_models.errors import UserError
 from ske_models.fingerprint import fingerprint
+from ske_models.lm_eval.backend import load
+from ske_models.lm_eval.engine import LMEvalEngine, check_settings
 from ske_models.lm_eval.model import SKEExplicitLM
 from ske_models.plugin import results_file
 from ske_models.plugin.registration import complete
+from ske_models.records import Request
 from ske_models.store import Store
 
 TASKS = Path(__file__).parents[1] / "tasks"
@@ -54,6 +58,7 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"layout": "double"}, "layout=double: unknown; one of: single, multiturn"),
     ({"prompts": "my.yaml"}, "prompts=my.yaml: no such file, nor a prompt set of that name (default"),
     ({"prompts": "/"}, "prompts=/: no such file"),
+    ({"prompts": 5}, "prompts=5: no such file, nor a prompt set of that name"),
     ({"prompts": LONG}, "no path of a file"),
     ({"prompts": "~nosuchuser/p.yaml"}, "prompts=~nosuchuser/p.yaml: no path of a file"),
     ({"max_knowledge_toks": 0}, "max_knowledge_toks=0: a whole number of at least 1 is needed"),
@@ -63,6 +68,8 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"max_knowledge_toks": True}, "max_knowledge_toks=True: a whole number"),
     ({"window": 0}, "window=0: a whole number of at least 1 is needed"),
     ({"window": "all"}, "window=all: a whole number"),
+    ({"data_parallel_size": "two"}, "data_parallel_size=two: a whole number of at least 1 is needed"),
+    ({"data_parallel_size": 0}, "data_parallel_size=0: a whole number of at least 1"),
     ({"think": "yes"}, "think=yes: unknown; default, off, or the two marks as in <plan>...</plan>"),
     ({"think": "<plan>..."}, "think=<plan>...: unknown; default, off, or the two marks"),
     ({"store": "/proc/ske/s.sqlite"}, "store=/proc/ske/s.sqlite: cannot be used"),
@@ -239,6 +246,19 @@ def evaluate(model: Any, task: str = "toy_write", **options: Any) -> dict:
             "5000 tokens may be written, but the model has room",
         ),
         ({"gen_kwargs": {"no_such_setting": 1}}, "--gen_kwargs: The following `model_kwargs` are not used"),
+        (
+            {"gen_kwargs": {"repetition_penalty": 2}},
+            "--gen_kwargs: `penalty` has to be a strictly positive float, but is 2",
+        ),
+        ({"gen_kwargs": {"temperature": "hot"}}, "temperature=hot (--gen_kwargs, or the task's"),
+        ({"gen_kwargs": {"temperature": None}}, "temperature=None (--gen_kwargs, or the task's"),
+        ({"gen_kwargs": {"max_gen_toks": "abc"}}, "max_gen_toks=abc (--gen_kwargs, or the task's"),
+        (
+            {"gen_kwargs": {"do_sample": "yes"}},
+            "do_sample=yes (--gen_kwargs, or the task's generation_kwargs)",
+        ),
+        ({"gen_kwargs": {"max_length": 20}}, "prompts count in it; give max_gen_toks instead"),
+        ({"gen_kwargs": {"until": 5}}, "until=5 (--gen_kwargs, or the task's generation_kwargs): a text or"),
         ({"gen_kwargs": {"chat_template_kwargs": {}}}, "--gen_kwargs chat_template_kwargs: for chat"),
         ({"use_cache": "cache"}, "--use_cache knows neither the method nor the prompts"),
     ],
@@ -248,6 +268,50 @@ def test_a_run_that_cannot_be_is_one_line(loaded, tmp_path, monkeypatch, options
     with pytest.raises(UserError) as error:
         evaluate(loaded, **options)
     one_line(error.value, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("temperature", ["hot", None, -1.0, float("nan"), True], "a number from 0 on is needed"),
+        ("top_p", ["most", 1.5, -1], "a number from 0 to 1 is needed"),
+        ("top_k", ["abc", 2.5], "a whole number is needed"),
+        ("max_gen_toks", ["abc", 2.5, True], "a whole number is needed"),
+        ("max_new_tokens", ["abc"], "a whole number is needed"),
+        ("do_sample", ["yes", 1], "True or False is needed"),
+        ("until", [5, None, [5]], "a text or a list of texts is needed"),
+        ("repetition_penalty", [0, -1.0, "much"], "a number above 0 is needed"),
+        ("num_beams", [0, "two"], "a whole number of at least 1 is needed"),
+        ("num_return_sequences", [2], "a question has one answer"),
+        ("max_length", [20], "prompts count in it; give max_gen_toks instead"),
+    ],
+)
+def test_a_setting_of_a_kind_that_it_cannot_have_is_named(name, values, message):
+    for value in values:
+        with pytest.raises(UserError) as error:
+            check_settings({"until": [], name: value})
+        one_line(error.value, f"{name}={value} (--gen_kwargs, or the task's generation_kwargs): {message}")
+
+
+def test_the_settings_of_tasks_pass():
+    check_settings({"until": "\n", "do_sample": False, "temperature": 0, "max_gen_toks": 2048, "seed": 7})
+    check_settings({"until": ["a", "b"], "do_sample": True, "temperature": 0.7, "top_p": 1, "top_k": 0})
+    check_settings({"until": [], "do_sample": None, "top_p": None, "max_gen_toks": None, "num_beams": 10})
+
+
+def test_several_processes_settle_the_batch_size_while_all_are_there(tiny_llama, monkeypatch):
+    """lm-eval would ask all of them later; one whose share is in the store would not answer."""
+    found = iter([3])
+    monkeypatch.setattr(HFLM, "world_size", 2)
+    monkeypatch.setattr(HFLM, "_detect_batch_size", lambda *_: next(found))
+    args = {"pretrained": str(tiny_llama), "device": "cpu"}
+    backend = load(HFLM, "hf", args | {"batch_size": "auto"}, ours=())
+    assert (backend.batch_size, list(found)) == (3, [])
+    settings = {"do_sample": False, "until": [], "max_gen_toks": 2}
+    origin = lm_eval.api.instance.Instance("generate_until", {}, (), 0, metadata=("t", 0, 1))
+    request = Request("answer", "q", settings, 2, "q", origin)
+    assert len(LMEvalEngine(backend).generate([request], lambda *_: ())) == 1
+    assert load(HFLM, "hf", args | {"batch_size": 4}, ours=()).batch_size == 4
 
 
 def test_the_embedded_model_is_not_prompted_about_another_world():

@@ -25,9 +25,10 @@ from judge_server import Call as Asked
 from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
+from ske_models.engines.completion import read, with_thought
 from ske_models.engines.faults import StopError
 from ske_models.engines.http import Call, Dispatcher
-from ske_models.engines.servers import Servers
+from ske_models.engines.servers import Servers, checked
 from ske_models.errors import UserError
 from ske_models.lm_eval.model import SKEExplicitLM
 from ske_models.lm_eval.served import address
@@ -271,6 +272,9 @@ def test_a_server_that_has_no_room_is_given_time():
     ("args", "said"),
     [
         ({"base_url": None}, "base_url: the server's address is needed"),
+        ({"base_url": "http://a..b/v1"}, "base_url: 'http://a..b/v1' is no address"),
+        ({"base_url": "http://.com/v1"}, "base_url: 'http://.com/v1' is no address"),
+        ({"base_url": f"http://{'n' * 64}.com/v1"}, "base_url: 'http://n{64}.com/v1' is no address"),
         ({"num_concurent": 8}, "unexpected keyword argument 'num_concurent'"),
         ({"model": "unknown"}, "refuses, status 404: .*<key>"),
         ({"task": "toy_choice"}, "Loglikelihood is not supported for chat completions"),
@@ -316,3 +320,37 @@ def test_a_mistake_that_shows_in_the_middle_of_a_run_is_one_line(monkeypatch, ca
 )
 def test_address(given, chat, posted):
     assert address(given, chat) == posted
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8000/v1", "http://ä.example/v1", "https://a_b.example./v1"])
+def test_addresses_that_can_be_looked_up(url):
+    assert checked("base_url", url) == url
+
+
+@pytest.mark.parametrize("proxy", ["garbage://x", "localhost:3128", "socks5://127.0.0.1:1080", "http://"])
+def test_a_proxy_that_is_none_is_named(monkeypatch, proxy):
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(
+        UserError, match="http_proxy: '.*' is no address; write one as in http://HOST:3128"
+    ) as e:
+        Servers(["http://10.1.2.3:8000/v1/completions"])
+    assert "\n" not in str(e.value)
+    Servers(["https://10.1.2.3:8000/v1/completions"])  # goes another way
+    monkeypatch.setenv("no_proxy", "10.1.2.3")
+    Servers(["http://10.1.2.3:8000/v1/completions"])
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": "use `<think>` tags", "reasoning_content": "How?"}, "<think>\nHow?\n</think>\n\nuse `<"),
+        ({"content": "\n<think>Hm.</think>4", "reasoning_content": "How?"}, "\n<think>Hm.</think>4"),
+        ({"content": "4", "reasoning_content": "", "reasoning": "How?"}, "<think>\nHow?\n</think>\n\n4"),
+        ({"content": "4", "reasoning_content": " \n", "reasoning": "How?"}, "<think>\nHow?\n</think>\n\n4"),
+    ],
+)
+def test_a_thought_that_comes_apart_is_kept_once(message, text):
+    reply = read({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    whole = with_thought(reply, reply.text)
+    assert whole.startswith(text)
+    assert whole.endswith(message["content"])
