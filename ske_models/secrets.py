@@ -56,6 +56,11 @@ def _secret(name: Any) -> bool:
     return str(name).lower().replace("-", "_") in NAMES
 
 
+def is_secret(name: str) -> bool:
+    """Whether what an address asks by that name ("access_token", "key") is a key."""
+    return _ASSIGNED.search(f"?{name}=x") is not None
+
+
 class Secret(str):
     """A key that is not shown where its holder is printed."""
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ske_models.engines.faults import OPTIONAL, masked
 from ske_models.errors import UserError
+from ske_models.secrets import is_secret
 
 NO_KEYS = {"", "none", "empty", "dummy"}  # what is set where a server needs no key: words of any message
 
@@ -56,7 +57,9 @@ class Servers:
         """What no message may repeat."""
         own = [urlsplit(url).netloc.rpartition("@")[0] for url in self.urls]
         sent = [*self.headers.values(), *(value for url in self.urls for value in split(url)[1].values())]
-        secrets = own + [unquote(user) for user in own] + [value.split(" ")[-1] for value in sent]
+        asked = [(name, value) for url in self.urls for name, value in parse_qsl(urlsplit(url).query)]
+        keys = [value for name, value in asked if is_secret(name)]  # ?access_token=
+        secrets = own + [unquote(user) for user in own] + [value.split(" ")[-1] for value in sent] + keys
         return [secret for secret in secrets if secret.lower() not in NO_KEYS]
 
     def fitted(self, payload: dict[str, Any]) -> dict[str, Any]:

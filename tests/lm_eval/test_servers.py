@@ -354,3 +354,8 @@ def test_a_thought_that_comes_apart_is_kept_once(message, text):
     whole = with_thought(reply, reply.text)
     assert whole.startswith(text)
     assert whole.endswith(message["content"])
+
+
+def test_a_key_in_an_address_is_in_no_message():
+    servers = Servers(["http://a/v1/completions?access_token=abcdefgh&version=2024"])
+    assert servers.secrets == ["abcdefgh"]
