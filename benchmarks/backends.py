@@ -134,7 +134,7 @@ def runs(setting: Setting) -> Iterator[tuple[str, dict[Text, tuple[Any, str]]]]:
     yield "vllm", ask(setting, backend="vllm", pretrained=model, **engine)
     command = (str(BIN / "transformers"), "serve", model, "--device", "cpu", "--dtype", "float32")
     with serving(*command) as url:
-        served = {"model": model, "base_url": url}
+        served: dict[str, Any] = {"model": model, "base_url": url}
         yield (
             "local-chat-completions, transformers serve",
             ask(setting, backend="local-chat-completions", **served),

@@ -28,7 +28,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
@@ -122,7 +122,7 @@ class Evaluation(SKEExplicitLM):
 class TwoBatches(LMEvalEngine):
     """lm-eval's backend as it is: a list of prompts, and nothing before the last of them is done."""
 
-    def generate(self, requests: list[Request], done: Done) -> list[str]:
+    def generate(self, requests: Sequence[Request], done: Done) -> list[str]:
         return self.inner.generate_until(
             [Instance("generate_until", {}, (r.prompt, dict(r.settings)), 0) for r in requests],
             disable_tqdm=True,
@@ -140,7 +140,7 @@ def profiled(lm: Evaluation) -> Iterator[Counter[str]]:
             try:
                 return function(*args, **kwargs)
             finally:
-                spent[name] += time.perf_counter() - started
+                spent[name] += time.perf_counter() - started  # type: ignore[assignment]
 
         return call
 

@@ -23,12 +23,13 @@ from benchmarks.report import VLLM, publish
 from benchmarks.toy import toy
 from ske_models.lm_eval.engine import LMEvalEngine
 from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.method import Layout
 from ske_models.records import Done, Request, StepCounts
 from ske_models.store import Store
 
 LIMIT = 256  # tokens that either step may write
 BLOCK = 32  # tokens: the least that vLLM has for the CPU, where its default is 128; on GPUs that is 16
-Way = tuple[str, bool]  # layout; with the cache
+Way = tuple[Layout, bool]  # layout; with the cache
 WAYS: tuple[Way, ...] = (("single", False), ("single", True), ("multiturn", False), ("multiturn", True))
 
 

@@ -23,6 +23,7 @@ from lm_eval.tasks import TaskManager
 from benchmarks.report import as_run, interleaved, publish, ratios
 from benchmarks.toy import toy
 from ske_models.lm_eval.model import SKEExplicitLM
+from ske_models.pipeline import knowledge_request
 from ske_models.store import Store
 
 TASKS = {"arc_challenge": "options of several words", "mmlu_high_school_geography": "options of one letter"}
@@ -82,7 +83,7 @@ def compare(lm: SKEExplicitLM, name: str, n: int, repeats: int) -> list[str]:
     requests: list[Instance] = task.instances
     questions = {request.args[0]: request for request in requests}
     items = [lm._item(request, scored=True) for request in questions.values()]
-    asked = [lm.pipeline.request("knowledge", item, None) for item in items]
+    asked = [knowledge_request(lm.pipeline, item) for item in items]
     knowledge = [Instance("generate_until", {}, (r.prompt, dict(r.settings)), 0) for r in asked]
 
     lm.ask_by("explicit")  # counts begin at 0

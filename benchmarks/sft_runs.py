@@ -113,7 +113,7 @@ def read(
     """(examples that are at most `longest` tokens, their lengths): of a dataset of chats, or TinyWorld's."""
     if data:
         found, _ = sources.chats(data, None, "train", column, limit)
-        rows = [{"prompt": chat[:-1], "completion": chat[-1:]} for chat in found]
+        rows: Rows = [{"prompt": chat[:-1], "completion": chat[-1:]} for chat in found]
     else:
         rows = [
             {"prompt": chat.messages, "completion": [{"role": "assistant", "content": chat.answer}]}

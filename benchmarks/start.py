@@ -28,12 +28,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from benchmarks.report import ROOT, children, publish
 from ske_models.errors import UserError
-from ske_tasks.six.load import READERS, load
+from ske_tasks.six.load import load
 from ske_tasks.six.rows import prompt
+from ske_tasks.six.sources import READERS
 
 REPLY = {
     "id": "instant",

@@ -260,7 +260,7 @@ def queues(rows: Sequence[Mapping[str, str]]) -> dict[str, list[Chain]]:
         ]
 
     explicit = [chain(row, "knowledge", "reason") for row in rows]
-    reasons = [[*chain(row, "knowledge"), *chain(row, "reason", length="cot")] for row in rows]
+    reasons: list[Chain] = [[*chain(row, "knowledge"), *chain(row, "reason", length="cot")] for row in rows]
     together = [
         one
         for row, both in zip(rows, explicit, strict=True)
