@@ -22,7 +22,6 @@ def user_path(name: str | int, what: str) -> Path:
     """A path that a user typed, with `~` expanded; it need not exist.
 
     name: an int (or bool) where lm-eval has read a name such as 5 as one.
-
     what: the setting and its value, as messages name them, such as `prompts=my.yaml`.
     Raises UserError: no user of that name, or a name that no file can have.
     """

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from lm_eval.api.model import LM
 from lm_eval.api.registry import get_model
 from lm_eval.models.api_models import TemplateAPI
@@ -64,9 +63,11 @@ def complete(backend: str, args: dict[str, Any]) -> dict[str, Any]:
 
 def placed(backend: str, args: dict[str, Any]) -> dict[str, Any]:
     """A backend's arguments, with the device where there are none but CPUs: lm-eval's hf expects CUDA."""
-    if backend in TRANSFORMERS and not torch.cuda.is_available():
-        return {"device": "cpu"} | args
-    return args
+    if backend not in TRANSFORMERS:
+        return args
+    import torch
+
+    return args if torch.cuda.is_available() else {"device": "cpu"} | args
 
 
 def load(model_class: type[LM], backend: str, args: dict[str, Any], ours: Sequence[str]) -> LM:

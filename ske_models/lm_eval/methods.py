@@ -5,12 +5,11 @@
     python -m ske_tasks.compare runs/quick/*
 
 A way is SET:METHOD[:LAYOUT[:KNOWLEDGE]] (LAYOUT: single, which is the default, or multiturn; KNOWLEDGE:
-shuffled, empty, or a JSONL file, of another model, too);
-without `--ways`, the three methods by the default prompts. All are asked question by question, the tasks in
-turn, the questions of a task in a random order that is always the same. After `--minutes`, or Ctrl-C, what is
-complete is evaluated: the first N of that order that every way has answered in every task, through lm-eval's
-`simple_evaluate`, which finds all texts in the store. The same command continues. The folder of each way is
-what `lm_eval --output_path` leaves.
+shuffled, empty, or a JSONL file, of another model, too). Without `--ways`, the three methods by the default
+prompts. All are asked question by question, the tasks in turn, the questions of a task in a random order that
+is always the same. After `--minutes`, or Ctrl-C, what is complete is evaluated: the first N of that order
+that every way has answered in every task, through lm-eval's `simple_evaluate`, which finds all texts in the
+store. The same command continues. The folder of each way is what `lm_eval --output_path` leaves.
 """
 
 from __future__ import annotations

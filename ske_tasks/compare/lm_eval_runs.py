@@ -136,11 +136,11 @@ def _samples(run: Run, task: str, file: Path, texts: bool, by: str | None) -> No
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8", errors="replace") as lines:
+    with file.open("rb") as lines:
         yield from (_sample(line, file, number) for number, line in enumerate(lines, start=1))
 
 
-def _sample(line: str, file: Path, number: int) -> dict[str, Any]:
+def _sample(line: bytes, file: Path, number: int) -> dict[str, Any]:
     try:
         return dict(json.loads(line))
     except (ValueError, TypeError) as error:
